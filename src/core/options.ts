@@ -4,8 +4,11 @@
  *
  * @module
  */
+import { homedir } from 'node:os';
+import { inspect } from 'node:util';
 import { z } from 'zod';
 import { MillraceError } from './errors.ts';
+import { nearest } from './nearest.ts';
 
 /** What is known about an option besides its type. */
 export interface FieldInfo {
@@ -21,6 +24,10 @@ export interface FieldInfo {
   /** The default in an agent, where Flume's own differs from the library's. */
   readonly agentDefault?: unknown;
   readonly choices?: readonly string[];
+  readonly min?: number;
+  readonly max?: number;
+  /** Two components of one agent must not have the same value, as for a position file. */
+  readonly exclusive?: boolean;
   readonly required?: boolean;
   /** False: for code only, not for a configuration file. */
   readonly inFile?: boolean;
@@ -30,9 +37,9 @@ export interface FieldInfo {
 export const fieldInfo = new WeakMap<z.core.$ZodType, FieldInfo>();
 
 type Required<T> = z.ZodType<T, T>;
-type Defaulted<T> = z.ZodDefault<z.ZodType<T, T>>;
+type Defaulted<T> = z.ZodPrefault<z.ZodType<T, T>>;
 type Optional<T> = z.ZodOptional<z.ZodType<T, T>>;
-type Details = Omit<Partial<FieldInfo>, 'kind' | 'summary' | 'default' | 'required'>;
+type Details = Omit<Partial<FieldInfo>, 'kind' | 'summary' | 'default' | 'required' | 'min' | 'max'>;
 
 interface Field<T, Extra = unknown> {
   (summary: string, details: Details & Extra & { default: T }): Defaulted<T>;
@@ -49,21 +56,22 @@ const field = <T, Extra = unknown>(
   ((summary: string, details: Details & { default?: T; optional?: true } = {}) => {
     const { optional, ...rest } = details;
     const typed = z.preprocess(
-      value => (typeof value === 'string' ? fromText(value.trim()) : value),
+      value => (typeof value === 'string' ? fromText(value) : value),
       schema(details as unknown as Extra),
     );
+    // A default goes the same way as a given value, so that `~` in a default path means what it means anywhere.
     const made =
-      details.default !== undefined ? typed.default(details.default) : optional === true ? typed.optional() : typed;
+      details.default !== undefined ? typed.prefault(details.default) : optional === true ? typed.optional() : typed;
     fieldInfo.set(made, {
       kind,
       summary,
       ...rest,
       required: details.default === undefined && optional !== true,
-    } as FieldInfo);
+    });
     return made;
   }) as unknown as Field<T, Extra>;
 
-const wholeNumber = (text: string): unknown => (/^[+-]?\d+$/.test(text) ? Number(text) : text);
+const wholeNumber = (text: string): unknown => (/^\s*[+-]?\d+\s*$/.test(text) ? Number(text) : text);
 
 interface Range {
   readonly min?: number;
@@ -71,33 +79,41 @@ interface Range {
 }
 
 /** A whole number. */
-export const int = field<number, Range>('integer', wholeNumber, ({ min = Number.MIN_SAFE_INTEGER, max = Number.MAX_SAFE_INTEGER }) =>
-  z.int({ error: issue => (issue.input === undefined ? undefined : 'expected a whole number') }).min(min).max(max),
+export const int = field<number, Range>(
+  'integer',
+  wholeNumber,
+  ({ min = Number.MIN_SAFE_INTEGER, max = Number.MAX_SAFE_INTEGER }) => z.int().min(min).max(max),
 );
 
 /** A TCP or UDP port; 0 lets the system choose. */
-export const port = field<number>('port', wholeNumber, () =>
-  z.int({ error: issue => (issue.input === undefined ? undefined : 'expected a port, 0–65535') }).min(0).max(65_535),
-);
+export const port = field<number>('port', wholeNumber, () => z.int().min(0).max(65_535));
 
 /** Yes or no. In text `true` and `false` in any case; Flume takes anything else as false, here it is an error. */
 export const flag = field<boolean>(
   'boolean',
-  text => (/^true$/i.test(text) ? true : /^false$/i.test(text) ? false : text),
-  () => z.boolean({ error: issue => (issue.input === undefined ? undefined : 'expected true or false') }),
+  text => (/^\s*true\s*$/i.test(text) ? true : /^\s*false\s*$/i.test(text) ? false : text),
+  () => z.boolean(),
 );
 
-export const text = field<string>('text', value => value, () => z.string());
+export const text = field<string>(
+  'text',
+  value => value,
+  () => z.string(),
+);
 
 /** A path; `~` is the home directory. */
 export const path = field<string>(
   'path',
-  value => (value === '~' || value.startsWith('~/') ? `${process.env['HOME'] ?? ''}${value.slice(1)}` : value),
+  value => (value === '~' || value.startsWith('~/') ? homedir() + value.slice(1) : value),
   () => z.string().min(1),
 );
 
 /** A password or the like: printed as `***` wherever options are shown. */
-export const secret = field<string>('secret', value => value, () => z.string());
+export const secret = field<string>(
+  'secret',
+  value => value,
+  () => z.string(),
+);
 
 /** Names separated by white space in text, an array in code. */
 export const list = field<readonly string[]>(
@@ -107,27 +123,77 @@ export const list = field<readonly string[]>(
 );
 
 /** Open keys to text: `headers.*` and the like. */
-export const map = field<Readonly<Record<string, string>>>('map', value => value, () => z.record(z.string(), z.string()));
+export const map = field<Readonly<Record<string, string>>>(
+  'map',
+  value => value,
+  () => z.record(z.string(), z.string()),
+);
 
 /** One of a few words, in any case. */
-export const choice = <const C extends readonly [string, ...string[]]>(
-  choices: C,
-): Field<C[number]> =>
+export const choice = <const C extends readonly [string, ...string[]]>(choices: C): Field<C[number]> =>
   ((summary: string, details: Details & { default?: string } = {}) =>
     field<string>(
       'choice',
-      value => choices.find(word => word.toLowerCase() === value.toLowerCase()) ?? value,
-      () => z.enum(choices, { error: issue => (issue.input === undefined ? undefined : `expected one of ${choices.join(', ')}`) }),
+      value => choices.find(word => word.toLowerCase() === value.trim().toLowerCase()) ?? value,
+      () => z.enum(choices),
     )(summary, { choices, ...details } as never)) as unknown as Field<C[number]>;
 
 /** A function or object that only code can give. */
-export const code = <T>(): Field<T> => (summary: string, details: object = {}) =>
-  field<T>('function', value => value, () => z.any())(summary, { inFile: false, ...details } as never) as never;
+export const code =
+  <T>(): Field<T> =>
+  (summary: string, details: object = {}) =>
+    field<T>(
+      'function',
+      value => value,
+      () => z.any(),
+    )(summary, { inFile: false, ...details } as never) as never;
+
+const kinds: Readonly<Record<FieldInfo['kind'], string>> = {
+  integer: 'a whole number',
+  boolean: 'true or false',
+  text: 'text',
+  choice: 'one of',
+  list: 'names separated by white space',
+  map: 'names with values',
+  secret: 'text',
+  path: 'a path',
+  port: 'a port, 0–65535',
+  function: 'a value that only code can give',
+};
+
+/** What a field takes, in words: `a whole number of at least 1`. */
+export const expectation = ({ kind, min, max, choices = [] }: FieldInfo): string => {
+  if (kind === 'choice') return `one of ${choices.join(', ')}`;
+  if (min !== undefined && max !== undefined) return `${kinds[kind]} from ${min} to ${max}`;
+  if (min !== undefined) return `${kinds[kind]} of at least ${min}`;
+  return max === undefined ? kinds[kind] : `${kinds[kind]} of at most ${max}`;
+};
+
+/** A value as an error message shows it: quoted, on one line, and cut. */
+export const shown = (value: unknown): string =>
+  (typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 1, breakLength: Infinity })).slice(
+    0,
+    100,
+  );
 
 /** The parsed options, or one error that lists everything that is wrong with them. */
 export const parseOptions = <S extends z.ZodObject>(component: string, schema: S, given: unknown): z.output<S> => {
   const parsed = schema.strict().safeParse(given);
   if (parsed.success) return parsed.data as z.output<S>;
-  const problems = parsed.error.issues.map(issue => `${issue.path.join('.') || 'options'}: ${issue.message}`);
+  const problems = parsed.error.issues.flatMap(issue => {
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map(key => {
+        const close = nearest(key, Object.keys(schema.shape));
+        return `there is no option ${key}${close === undefined ? '' : `; did you mean ${close}?`}`;
+      });
+    }
+    const [name] = issue.path;
+    const info = typeof name === 'string' ? fieldInfo.get(schema.shape[name] as z.ZodType) : undefined;
+    if (info === undefined || issue.code === 'custom') return [[...issue.path, issue.message].join(': ')];
+    const value = (given as Record<string, unknown>)[name as string];
+    if (value === undefined) return [`${name as string} is missing; expected ${expectation(info)}`];
+    const found = info.kind === 'secret' ? '' : `, found ${shown(value)}`;
+    return [`${name as string}: expected ${expectation(info)}${found}`];
+  });
   throw new MillraceError('MR_CONFIG', `${component}: ${problems.join('; ')}`);
 };
