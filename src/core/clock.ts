@@ -10,19 +10,26 @@ export type Timer = unknown;
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
-  /** Calls back once after `ms` milliseconds. */
-  after(ms: number, callback: () => void): Timer;
+  /** Calls back once after `ms` milliseconds. A `background` timer does not keep a process alive. */
+  after(ms: number, callback: () => void, background?: boolean): Timer;
   cancel(timer: Timer): void;
   /** Calls back soon, but lets pending I/O go first. */
   soon(callback: () => void): void;
 }
 
+/* eslint-disable no-restricted-properties -- the one place where the real clock and real chance come in */
 export const systemClock: Clock = {
   now: () => Date.now(),
-  after: (ms, callback) => setTimeout(callback, ms),
+  after: (ms, callback, background = false) => {
+    const timer = setTimeout(callback, ms);
+    return background ? timer.unref() : timer;
+  },
   cancel: timer => clearTimeout(timer as NodeJS.Timeout),
   soon: callback => void setImmediate(callback),
 };
+
+export const systemRandom = (): number => Math.random();
+/* eslint-enable no-restricted-properties */
 
 /** How long to wait before trying again: doubles from `initial` up to `max`, both in milliseconds. */
 export interface Backoff {

@@ -4,7 +4,14 @@
  *
  * @module
  */
+import type { Observable } from 'rxjs';
 import type { z } from 'zod';
+import type { Delivery } from './delivery.ts';
+import type { FlumeEvent } from './event.ts';
+import { parseOptions } from './options.ts';
+import type { MaxInFlight, Redelivery } from './outlet.ts';
+import { createSink, type Sink, type SinkOptions, type SinkWriter } from './sink.ts';
+import { createSource, type SourceOpener, type SourceOptions } from './source.ts';
 
 /** The description of a component, beside its code. */
 export interface ComponentInfo<S extends z.ZodObject = z.ZodObject> {
@@ -24,11 +31,64 @@ export interface Identity {
   readonly name?: string;
 }
 
-/** A component: a function from its options to a value of kind `V`, with its description. */
-export type Component<S extends z.ZodObject, V> = ((options: z.input<S>, identity?: Identity) => V) & ComponentInfo<S>;
-
 /** Hangs the description on the function that makes the component. */
 export const describe = <S extends z.ZodObject, F extends (...given: never[]) => unknown>(
   info: ComponentInfo<S>,
   make: F,
 ): F & ComponentInfo<S> => Object.assign(make, info);
+
+/** Options may be left out when none is required. */
+type Given<Options> =
+  Record<never, never> extends Options
+    ? [options?: Options, identity?: Identity]
+    : [options: Options, identity?: Identity];
+
+/** What every source can be told in code besides its own options. */
+export interface SourceTuning {
+  readonly maxInFlight?: MaxInFlight;
+  readonly redelivery?: Redelivery;
+}
+
+/** Makes a source component from its description and its opener. */
+export const defineSource = <S extends z.ZodObject, Tag>(
+  info: ComponentInfo<S> &
+    Omit<SourceOptions, 'name'> & { open: (options: z.output<S>) => SourceOpener<FlumeEvent, Tag> },
+) => {
+  const { open, onFailure, replayable, drainTimeout, maxInFlight, redelivery, ...description } = info;
+  return describe(
+    description as ComponentInfo<S>,
+    (...given: Given<z.input<S> & SourceTuning>): Observable<Delivery> => {
+      const {
+        maxInFlight: window = maxInFlight,
+        redelivery: again = redelivery,
+        ...own
+      } = (given[0] ?? {}) as SourceTuning;
+      return createSource(open(parseOptions(info.type, info.options, own)), {
+        ...(onFailure && { onFailure }),
+        ...(replayable !== undefined && { replayable }),
+        ...(drainTimeout !== undefined && { drainTimeout }),
+        ...(window && { maxInFlight: window }),
+        ...(again && { redelivery: again }),
+        name: given[1]?.name ?? info.type,
+      });
+    },
+  );
+};
+
+/** Makes a sink component from its description and its writer. */
+export const defineSink = <S extends z.ZodObject>(
+  info: ComponentInfo<S> & { open: (options: z.output<S>) => SinkWriter },
+) => {
+  const { open, ...description } = info;
+  return describe(description as ComponentInfo<S>, (...given: Given<z.input<S> & SinkOptions>): Sink => {
+    const { concurrency, retry, ...own } = (given[0] ?? {}) as SinkOptions;
+    const options = parseOptions(info.type, info.options, own);
+    const batchSize = info.batchSizeOption === undefined ? undefined : (options[info.batchSizeOption] as number);
+    return createSink(open(options), {
+      ...(concurrency !== undefined && { concurrency }),
+      ...(retry && { retry }),
+      ...(batchSize !== undefined && { batchSize }),
+      name: given[1]?.name ?? info.type,
+    });
+  });
+};

@@ -6,23 +6,56 @@
 
 /** Code → does trying again help, and what it means. `docs/reference/errors.md` is generated from this table. */
 export const errorCodes = {
-  MR_ADDRESS_IN_USE: { retriable: true, meaning: 'Another process listens on this address; free it or choose another port.' },
-  MR_BAD_INPUT: { retriable: false, meaning: 'Bytes from outside could not be understood; they were counted and refused.' },
+  MR_ADDRESS_IN_USE: {
+    retriable: true,
+    meaning: 'Another process listens on this address; free it or choose another port.',
+  },
+  MR_BAD_INPUT: {
+    retriable: false,
+    meaning: 'Bytes from outside could not be understood; they were counted and refused.',
+  },
   MR_CHANNEL_CLOSED: { retriable: true, meaning: 'The channel was closed while the delivery waited for room.' },
-  MR_CHANNEL_FULL: { retriable: true, meaning: 'No room became free within keep-alive; the delivery will be offered again.' },
-  MR_CONFIG: { retriable: false, meaning: 'An option or a line of the configuration is wrong; the message says which and what was expected.' },
-  MR_CORRUPT_FILE: { retriable: false, meaning: 'A file of our own could not be read; it was set aside under another name, never deleted.' },
-  MR_DELIVERY_LEAKED: { retriable: true, meaning: 'A delivery was garbage-collected unsettled: some operator dropped it. It is delivered again.' },
-  MR_EVENT_TOO_LARGE: { retriable: false, meaning: 'One event is larger than the limit of the component; raise the limit or dead-letter the event.' },
-  MR_FLOW_STOPPED: { retriable: true, meaning: 'The flow was aborted, or a stop ran out of time, before this was settled.' },
+  MR_CHANNEL_FULL: {
+    retriable: true,
+    meaning: 'No room became free within keep-alive; the delivery will be offered again.',
+  },
+  MR_CONFIG: {
+    retriable: false,
+    meaning: 'An option or a line of the configuration is wrong; the message says which and what was expected.',
+  },
+  MR_CORRUPT_FILE: {
+    retriable: false,
+    meaning: 'A file of our own could not be read; it was set aside under another name, never deleted.',
+  },
+  MR_DELIVERY_LEAKED: {
+    retriable: true,
+    meaning: 'A delivery was garbage-collected unsettled: some operator dropped it. It is delivered again.',
+  },
+  MR_EVENT_TOO_LARGE: {
+    retriable: false,
+    meaning: 'One event is larger than the limit of the component; raise the limit or dead-letter the event.',
+  },
+  MR_FLOW_STOPPED: {
+    retriable: true,
+    meaning: 'The flow was aborted, or a stop ran out of time, before this was settled.',
+  },
   MR_IO: { retriable: true, meaning: 'The operating system refused a file or socket operation; the cause says which.' },
   MR_NO_ROUTE: { retriable: false, meaning: 'No case of a route matched and there is no default.' },
   MR_NOT_BUILT_IN: { retriable: false, meaning: 'A real Flume component that this version does not have yet.' },
-  MR_OVERFLOW: { retriable: false, meaning: 'An Observable that cannot be slowed produced more than the capacity given to fromObservable.' },
+  MR_OVERFLOW: {
+    retriable: false,
+    meaning: 'An Observable that cannot be slowed produced more than the capacity given to fromObservable.',
+  },
   MR_SINK_FAILED: { retriable: true, meaning: 'A sink could not write, and its retry policy is spent.' },
   MR_SINK_USED: { retriable: false, meaning: 'A sink value belongs to one flow; make a new one for the next flow.' },
-  MR_SOURCE_BUSY: { retriable: false, meaning: 'A source has one session at a time; to fan out put replicate() behind it, to fan in use merge().' },
-  MR_SOURCE_FAILED: { retriable: true, meaning: 'A source broke and has closed; subscribe again (retry) to reopen it.' },
+  MR_SOURCE_BUSY: {
+    retriable: false,
+    meaning: 'A source has one session at a time; to fan out put replicate() behind it, to fan in use merge().',
+  },
+  MR_SOURCE_FAILED: {
+    retriable: true,
+    meaning: 'A source broke and has closed; subscribe again (retry) to reopen it.',
+  },
   MR_USER_CODE: { retriable: true, meaning: 'A callback given to an operator threw; the batch is delivered again.' },
 } as const satisfies Record<string, { retriable: boolean; meaning: string }>;
 

@@ -17,7 +17,8 @@ export class Metrics {
   /** Adds a component's counters; a name that is taken gets a number behind it. Returns the same object, to be bumped. */
   register<C extends Counters>(kind: ComponentKind, name: string, counters: C): C {
     let key = `${kind}.${name}`;
-    for (let n = 2; this.#components.has(key) && this.#components.get(key) !== counters; n++) key = `${kind}.${name}-${n}`;
+    for (let n = 2; this.#components.has(key) && this.#components.get(key) !== counters; n++)
+      key = `${kind}.${name}-${n}`;
     this.#components.set(key, counters);
     return counters;
   }

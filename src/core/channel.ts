@@ -1,0 +1,525 @@
+/**
+ * `createChannel`: the reactive half of every channel. Many inputs, competing outputs, credit on both sides, waiting for
+ * room, redelivery, completion. A store only knows how to put, take and forget.
+ *
+ * @module
+ */
+import { Observable, Subscriber, type OperatorFunction } from 'rxjs';
+import type { z } from 'zod';
+import type { Timer } from './clock.ts';
+import { describe, type ComponentInfo, type Identity } from './component.ts';
+import { Deque } from './deque.ts';
+import type { Delivery } from './delivery.ts';
+import { MillraceError, toError } from './errors.ts';
+import type { Batch, FlumeEvent } from './event.ts';
+import { channelCounters, type ChannelCounters } from './metrics.ts';
+import { parseOptions } from './options.ts';
+import { Outlet, type Entry, type MaxInFlight, type Redelivery, type Supply } from './outlet.ts';
+import { currentScope, inScope, type Scope } from './scope.ts';
+
+/** Where a channel keeps its batches. Not concurrent: the channel calls one method at a time. */
+export interface Store<T = FlumeEvent> {
+  /** The most that is ever held. */
+  readonly capacity: { readonly events: number; readonly bytes: number };
+  /** Events held: put, and not done with. */
+  readonly events: number;
+  readonly bytes: number;
+  /** Called once, before anything else; `wake` is for a store that finds something to take, or room, by itself. */
+  open?(wake: () => void): void | Promise<void>;
+  /** Takes over the batch, all of it; there is room. Returns when it is as durable as the channel promises. */
+  put(batch: Batch<T>): void | Promise<void>;
+  /** The first batch in line, cut or joined to at most `maxEvents`; undefined if there is none, or it is over `maxBytes`. */
+  take(maxEvents: number, maxBytes: number): Entry<T> | undefined;
+  /** First in line again, in this order. */
+  giveBack(entries: readonly Entry<T>[]): void;
+  /** All of the entry but `rest` is done with. */
+  done(entry: Entry<T>, rest: Batch<T> | undefined): void;
+  close?(): void | Promise<void>;
+}
+
+export interface ChannelOptions {
+  /** For metrics and logs; default `channel`. */
+  readonly name?: string | undefined;
+  /** Events per put at most; a larger delivery is put in parts. Default `min(100, capacity)`. */
+  readonly transactionCapacity?: number | undefined;
+  /** How long a put waits for room before it is nacked, in seconds. Default: as long as it takes. */
+  readonly keepAlive?: number | undefined;
+}
+
+/** One consumer of a channel. */
+export interface OutputOptions {
+  /** Events per delivery at most. Default: the channel's transaction capacity. */
+  readonly batchSize?: number | undefined;
+  readonly maxInFlight?: MaxInFlight | undefined;
+  readonly redelivery?: Redelivery | undefined;
+}
+
+/** Something that waits for room, and how much of it is in already. */
+interface Waiting<T> {
+  readonly delivery: Delivery<T>;
+  /** Not yet put. */
+  rest: Batch<T> | undefined;
+  /** Events that can never be put. */
+  tooLarge: T[];
+  timer: Timer;
+}
+
+/**
+ * A channel as an object: {@link input} for each source, {@link output} for each sink.
+ *
+ * - A put is atomic. It acks its delivery once the store has it, waits while there is no room, in order of arrival, and
+ *   is nacked with `MR_CHANNEL_FULL` when that takes longer than `keepAlive`.
+ * - Outputs compete: each batch goes to one of them. What one of them nacks is first in line again, for all of them.
+ * - Completes its outputs when all inputs have ended (or {@link end} was called) and everything was acked. If an input
+ *   errored, the outputs get that error then, after everything that is held.
+ * - Errors when the store cannot be opened.
+ */
+export class Channel<T = FlumeEvent> {
+  readonly counters: ChannelCounters & {
+    readonly ChannelSize: number;
+    readonly ChannelCapacity: number;
+    readonly ChannelFillPercentage: number;
+  };
+  /** Resolves when the store is closed. */
+  readonly closed: Promise<void>;
+  readonly #store: Store<T>;
+  readonly #scope: Scope;
+  readonly #name: string;
+  readonly #transactionCapacity: number;
+  readonly #keepAlive: number | undefined;
+  readonly #waiting = new Deque<Waiting<T>>();
+  readonly #outputs: Output<T>[] = [];
+  readonly #letGo: () => void;
+  #inputs = 0;
+  #putting = false;
+  #opened = false;
+  #ended = false;
+  #failure: Error | undefined;
+  #closing = false;
+  #resolve!: () => void;
+  #reject!: (cause: Error) => void;
+
+  constructor(store: Store<T>, options: ChannelOptions = {}, scope: Scope = currentScope()) {
+    this.#store = store;
+    this.#scope = scope;
+    this.#name = options.name ?? 'channel';
+    this.#transactionCapacity = Math.min(options.transactionCapacity ?? 100, store.capacity.events);
+    this.#keepAlive = options.keepAlive;
+    this.counters = scope.metrics.register('CHANNEL', this.#name, {
+      ...channelCounters(),
+      get ChannelSize() {
+        return store.events;
+      },
+      get ChannelCapacity() {
+        return store.capacity.events;
+      },
+      get ChannelFillPercentage() {
+        return (100 * store.events) / store.capacity.events;
+      },
+    });
+    this.#letGo = scope.ledger.hold(() => store.events);
+    this.closed = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    scope.waitFor(this.closed);
+    void this.#open();
+  }
+
+  /** Events and bytes held now, taken and not yet acked ones included. */
+  get depth(): { readonly events: number; readonly bytes: number } {
+    return { events: this.#store.events, bytes: this.#store.bytes };
+  }
+
+  /** A subscriber for one source. The channel ends when all of its inputs have. */
+  input(): Subscriber<Delivery<T>> {
+    this.#inputs++;
+    const left = (failure?: Error) => {
+      this.#failure ??= failure;
+      if (--this.#inputs === 0) this.end();
+    };
+    return new Input<T>(delivery => this.#accept(delivery), left);
+  }
+
+  /** The consuming side. Each subscription is one consumer; they compete. */
+  output(options: OutputOptions = {}): Observable<Delivery<T>> {
+    return new Observable<Delivery<T>>(subscriber => {
+      const output = new Output(
+        this.#store,
+        subscriber,
+        this.#scope,
+        this.counters,
+        options,
+        this.#transactionCapacity,
+        () => this.#settled(),
+        () => this.#wake(),
+      );
+      this.#outputs.push(output);
+      // Never emit before subscribe() has returned.
+      this.#scope.clock.soon(() => this.#wake());
+      return () => {
+        const at = this.#outputs.indexOf(output);
+        if (at >= 0) this.#outputs.splice(at, 1);
+        output.leave();
+      };
+    });
+  }
+
+  /** No more input: drain, complete the outputs, close the store. */
+  end(): void {
+    this.#ended = true;
+    this.#settled();
+  }
+
+  /** Closes now. What waits for room is nacked, what a memory store holds is counted as dropped. */
+  async close(): Promise<void> {
+    if (this.#closing) return this.closed;
+    this.#closing = true;
+    const full = new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} was closed.`);
+    for (let waiting = this.#waiting.shift(); waiting !== undefined; waiting = this.#waiting.shift())
+      this.#refuse(waiting, full);
+    for (const output of this.#outputs) output.leave();
+    this.counters.StopTime = this.#scope.clock.now();
+    try {
+      await this.#store.close?.();
+      this.#resolve();
+    } catch (thrown) {
+      this.#reject(toError(thrown));
+    }
+    this.#scope.ledger.dropped += this.#store.events;
+    this.#letGo();
+    return this.closed;
+  }
+
+  async #open(): Promise<void> {
+    try {
+      const opening = this.#store.open?.(() => this.#wake());
+      if (opening !== undefined) await opening;
+      this.#opened = true;
+      this.counters.StartTime = this.#scope.clock.now();
+      this.#wake();
+    } catch (thrown) {
+      this.#failure = toError(thrown);
+      this.#complete();
+      await this.close();
+    }
+  }
+
+  // --- putting
+
+  #accept(delivery: Delivery<T>): void {
+    this.counters.EventPutAttemptCount += delivery.length;
+    const waiting: Waiting<T> = { delivery, rest: delivery.batch, tooLarge: [], timer: undefined };
+    if (this.#closing) return this.#refuse(waiting, new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} is closed.`));
+    this.#waiting.push(waiting);
+    this.#putWaiting();
+  }
+
+  /** Puts what waits, first come first served, until there is no room. One put at a time keeps the order. */
+  #putWaiting(): void {
+    while (!this.#putting && this.#opened) {
+      const waiting = this.#waiting.peek();
+      if (waiting === undefined) return;
+      if (!waiting.delivery.live) this.#overtaken(waiting);
+      else if (waiting.rest === undefined) this.#settle(waiting);
+      else {
+        const part = this.#nextPart(waiting.rest);
+        if (part.byteLength > this.#store.capacity.bytes) this.#skip(waiting, part);
+        else if (this.#fits(part)) this.#put(waiting, part);
+        else return this.#wait(waiting);
+      }
+    }
+  }
+
+  /** As much as one put may be; larger than the channel only if it is a single event. */
+  #nextPart(rest: Batch<T>): Batch<T> {
+    let part = rest.length > this.#transactionCapacity ? rest.split(this.#transactionCapacity)[0] : rest;
+    while (part.byteLength > this.#store.capacity.bytes && part.length > 1) [part] = part.split(part.length >> 1);
+    return part;
+  }
+
+  #skip(waiting: Waiting<T>, part: Batch<T>): void {
+    waiting.tooLarge.push(waiting.delivery.events[waiting.delivery.length - (waiting.rest?.length ?? 0)] as T);
+    this.#advance(waiting, part);
+  }
+
+  #advance(waiting: Waiting<T>, part: Batch<T>): void {
+    const { rest } = waiting;
+    waiting.rest = rest !== undefined && part.length < rest.length ? rest.split(part.length)[1] : undefined;
+  }
+
+  /** The last part is in. */
+  #settle(waiting: Waiting<T>): void {
+    const { delivery, tooLarge } = waiting;
+    this.#leaveLine(waiting);
+    if (tooLarge.length === 0) delivery.ack();
+    else {
+      const limit = this.#store.capacity.bytes;
+      delivery.reject(
+        new MillraceError(
+          'MR_EVENT_TOO_LARGE',
+          `an event is larger than ${limit} bytes, the byteCapacity of ${this.#name}, and can never fit.`,
+        ),
+        tooLarge,
+      );
+    }
+  }
+
+  /** Its emitter took it back and will offer it again; what is in already will come twice. */
+  #overtaken(waiting: Waiting<T>): void {
+    const { delivery, rest } = waiting;
+    this.#leaveLine(waiting);
+    this.#scope.ledger.changed(0, delivery.length - (rest?.length ?? 0) - waiting.tooLarge.length);
+    delivery.nack(new MillraceError('MR_CHANNEL_CLOSED', 'the delivery was taken back by its emitter.'));
+  }
+
+  #fits(part: Batch<T>): boolean {
+    const { events, bytes, capacity } = this.#store;
+    return events + part.length <= capacity.events && bytes + part.byteLength <= capacity.bytes;
+  }
+
+  #put(waiting: Waiting<T>, part: Batch<T>): void {
+    let put: void | Promise<void>;
+    try {
+      put = this.#store.put(part);
+    } catch (thrown) {
+      return this.#notPut(waiting, toError(thrown));
+    }
+    if (put === undefined) return this.#wasPut(waiting, part);
+    this.#putting = true;
+    put.then(
+      () => {
+        this.#putting = false;
+        this.#wasPut(waiting, part);
+        this.#putWaiting();
+      },
+      (thrown: unknown) => {
+        this.#putting = false;
+        this.#notPut(waiting, toError(thrown));
+        this.#putWaiting();
+      },
+    );
+  }
+
+  #wasPut(waiting: Waiting<T>, part: Batch<T>): void {
+    this.counters.EventPutSuccessCount += part.length;
+    this.#advance(waiting, part);
+    // Settle first: whoever is woken may look at the books.
+    if (waiting.rest === undefined && waiting.delivery.live) this.#settle(waiting);
+    this.#wake();
+  }
+
+  #notPut(waiting: Waiting<T>, cause: Error): void {
+    this.#leaveLine(waiting);
+    this.#refuse(waiting, cause);
+  }
+
+  #wait(waiting: Waiting<T>): void {
+    if (this.#keepAlive === undefined || waiting.timer !== undefined) return;
+    waiting.timer = this.#scope.clock.after(this.#keepAlive * 1000, () => {
+      const full = new MillraceError(
+        'MR_CHANNEL_FULL',
+        `Space for commit to queue couldn't be acquired: ${this.#name} holds ${this.#store.events} of ${this.#store.capacity.events} events ` +
+          `and had no room for ${waiting.rest?.length ?? 0} more within ${this.#keepAlive} s. Sinks are likely not keeping up.`,
+      );
+      // All that wait are nacked, so that the order among them survives.
+      for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) this.#refuse(next, full);
+    });
+  }
+
+  /** The first in line leaves it. */
+  #leaveLine(waiting: Waiting<T>): void {
+    this.#waiting.shift();
+    this.#scope.clock.cancel(waiting.timer);
+  }
+
+  #refuse({ delivery, rest, tooLarge, timer }: Waiting<T>, cause: Error): void {
+    this.#scope.clock.cancel(timer);
+    const put = delivery.length - (rest?.length ?? 0);
+    delivery.nack(cause, put === 0 ? undefined : [...tooLarge, ...delivery.events.slice(put)]);
+  }
+
+  // --- taking
+
+  /** Something to take, or credit, or room may be new. The outputs take turns at being first. */
+  #wake(): void {
+    const first = this.#outputs.shift();
+    if (first !== undefined) {
+      this.#outputs.push(first);
+      for (let i = 0; i < this.#outputs.length; i++) this.#outputs[i]?.pump();
+    }
+    this.#settled();
+  }
+
+  /** After each settlement: there may be room, and it may have been the last. */
+  #settled(): void {
+    if (this.#waiting.length > 0) this.#putWaiting();
+    if (
+      this.#ended &&
+      this.#opened &&
+      !this.#closing &&
+      this.#waiting.length === 0 &&
+      !this.#putting &&
+      this.#store.events === 0
+    ) {
+      this.#complete();
+      void this.close();
+    }
+  }
+
+  #complete(): void {
+    for (const output of [...this.#outputs]) inScope(this.#scope, () => output.complete(this.#failure));
+  }
+}
+
+/** What a source sees of a channel. */
+class Input<T> extends Subscriber<Delivery<T>> {
+  readonly #accept: (delivery: Delivery<T>) => void;
+  readonly #left: (failure?: Error) => void;
+
+  constructor(accept: (delivery: Delivery<T>) => void, left: (failure?: Error) => void) {
+    super();
+    this.#accept = accept;
+    this.#left = left;
+  }
+
+  protected override _next(delivery: Delivery<T>): void {
+    this.#accept(delivery);
+  }
+
+  protected override _error(cause: unknown): void {
+    this.#left(toError(cause));
+    this.unsubscribe();
+  }
+
+  protected override _complete(): void {
+    this.#left();
+    this.unsubscribe();
+  }
+}
+
+/** One consumer: an outlet over the store that all consumers share. */
+class Output<T> implements Supply<T> {
+  readonly #store: Store<T>;
+  readonly #subscriber: Subscriber<Delivery<T>>;
+  readonly #counters: ChannelCounters;
+  readonly #outlet: Outlet<T>;
+  readonly #batchSize: number;
+  readonly #onSettled: () => void;
+  readonly #onGivenBack: () => void;
+
+  constructor(
+    store: Store<T>,
+    subscriber: Subscriber<Delivery<T>>,
+    scope: Scope,
+    counters: ChannelCounters,
+    options: OutputOptions,
+    transactionCapacity: number,
+    onSettled: () => void,
+    onGivenBack: () => void,
+  ) {
+    this.#store = store;
+    this.#subscriber = subscriber;
+    this.#counters = counters;
+    this.#batchSize = options.batchSize ?? transactionCapacity;
+    this.#onSettled = onSettled;
+    this.#onGivenBack = onGivenBack;
+    this.#outlet = new Outlet<T>(
+      this,
+      delivery => subscriber.next(delivery),
+      onSettled,
+      scope,
+      options.maxInFlight,
+      options.redelivery,
+    );
+  }
+
+  pump(): void {
+    this.#outlet.pump();
+  }
+
+  complete(failure: Error | undefined): void {
+    if (failure === undefined) this.#subscriber.complete();
+    else this.#subscriber.error(failure);
+  }
+
+  /** The consumer is gone: what it has not settled is for the others. */
+  leave(): void {
+    this.#outlet.release();
+    this.#onSettled();
+  }
+
+  take(maxEvents: number, maxBytes: number, alone: boolean): Entry<T> | undefined {
+    this.#counters.EventTakeAttemptCount++;
+    return this.#store.take(
+      alone ? this.#batchSize : Math.min(this.#batchSize, maxEvents),
+      alone ? Infinity : maxBytes,
+    );
+  }
+
+  giveBack(entries: readonly Entry<T>[]): void {
+    this.#store.giveBack(entries);
+    this.#onGivenBack();
+  }
+
+  done(entry: Entry<T>, rest: Batch<T> | undefined): void {
+    this.#counters.EventTakeSuccessCount += entry.batch.length - (rest?.length ?? 0);
+    this.#store.done(entry, rest);
+    this.#onSettled();
+  }
+
+  refused(): boolean {
+    return false;
+  }
+}
+
+/** A channel object over a store, for many inputs and competing outputs. */
+export const createChannel = <T = FlumeEvent>(store: Store<T>, options: ChannelOptions = {}): Channel<T> =>
+  new Channel(store, options);
+
+/**
+ * Makes a channel component: called, it is an operator for one input and one output; `create` gives the shared object,
+ * for many inputs and competing outputs.
+ */
+export const defineChannel = <S extends z.ZodObject>(
+  info: ComponentInfo<S> & { open: <T>(options: z.output<S>) => Store<T> },
+) => {
+  const { open, ...description } = info;
+  const parse = (given: z.input<S> | undefined, { name = info.type }: Identity) => {
+    const options = parseOptions(info.type, info.options, given ?? {});
+    return { options, shared: { ...options, name } as ChannelOptions };
+  };
+  const operator = <T = FlumeEvent>(
+    given?: z.input<S> & OutputOptions,
+    identity: Identity = {},
+  ): OperatorFunction<Delivery<T>, Delivery<T>> => {
+    const { batchSize, maxInFlight, redelivery, ...own } = (given ?? {}) as OutputOptions;
+    const { options, shared } = parse(own as z.input<S>, identity);
+    return channelOperator(() => open<T>(options), { ...shared, batchSize, maxInFlight, redelivery });
+  };
+  return Object.assign(describe(description as ComponentInfo<S>, operator), {
+    create: <T = FlumeEvent>(given?: z.input<S>, identity: Identity = {}): Channel<T> => {
+      const { options, shared } = parse(given, identity);
+      return new Channel(open<T>(options), shared);
+    },
+  });
+};
+
+/** A channel as an operator: one input, one output, opened by subscribing. What `makeStore` returns is used once. */
+export const channelOperator =
+  <T = FlumeEvent>(
+    makeStore: () => Store<T>,
+    options: ChannelOptions & OutputOptions = {},
+  ): OperatorFunction<Delivery<T>, Delivery<T>> =>
+  source =>
+    new Observable<Delivery<T>>(subscriber => {
+      const channel = new Channel(makeStore(), options);
+      const input = channel.input();
+      const output = channel.output(options).subscribe(subscriber);
+      source.subscribe(input);
+      return () => {
+        input.unsubscribe();
+        output.unsubscribe();
+        void channel.close();
+      };
+    });

@@ -1,0 +1,252 @@
+/**
+ * A delivery: a batch of events plus the right to settle it. Settling is both the confirmation and the demand for more.
+ *
+ * A delivery is made in one of four ways only, so settlement is a graph that is right by construction: an emitter makes a
+ * root (`outlet.ts`), and `derive`, `fork` and `join` make deliveries from deliveries. Each node knows whom to tell; there
+ * is no promise, timer or closure anywhere in it.
+ *
+ * @module
+ */
+import { Batch, type Block, type FlumeEvent } from './event.ts';
+import type { Ledger } from './ledger.ts';
+
+export interface Delivery<T = FlumeEvent> {
+  /** Never empty, never changed. Made from the block on first use. */
+  readonly events: readonly T[];
+  /** The same events, not yet made: many bodies in one buffer. */
+  readonly block: Block | undefined;
+  /** The events as a batch, for whoever hands them on unread. */
+  readonly batch: Batch<T>;
+  /** How many events; does not make them. */
+  readonly length: number;
+  /** 1 on first emission. */
+  readonly attempt: number;
+  /** False once settled, overtaken by a redelivery, or of a session that is over: writing it would only make a duplicate. */
+  readonly live: boolean;
+  /** The books of the flow that the events belong to. */
+  readonly ledger: Ledger;
+
+  /** Responsibility has moved downstream. False if it is too late: settled already, or not live any more. */
+  ack(): boolean;
+  /** Failed now: deliver again. `failed` names the events concerned, the others count as acked; default all of them. */
+  nack(cause: Error, failed?: readonly T[]): boolean;
+  /** Will never work: the dead-letter policy decides. `failed` as for `nack`. */
+  reject(cause: Error, failed?: readonly T[]): boolean;
+
+  /** Other events under the same settlement (map, filter, enrich). For none at all, `ack` instead. */
+  derive<U>(events: readonly U[] | Batch<U>): Delivery<U>;
+  /** Parts that settle this delivery when all of them are settled. Retry wins over reject, reject over ack. */
+  fork<U>(parts: readonly (readonly U[] | Batch<U>)[]): Delivery<U>[];
+}
+
+export type Outcome = 'ack' | 'nack' | 'reject';
+
+/** The events that an outcome is about; undefined means all of them. */
+export type Failed = readonly unknown[] | undefined;
+
+const asBatch = <T>(events: readonly T[] | Batch<T>): Batch<T> => (events instanceof Batch ? events : Batch.of(events));
+
+/** The failed events of a child as events of its parent: the same objects, or all if the child made its own. */
+const within = (parent: Batch<unknown>, failed: Failed): Failed => {
+  if (failed === undefined) return undefined;
+  const own = new Set(parent.events);
+  return failed.every(value => own.has(value)) ? failed : undefined;
+};
+
+/** How many events an outcome took off a delivery of `length`. */
+export const settledCount = (length: number, outcome: Outcome, failed: Failed): number =>
+  outcome === 'ack' ? length : failed === undefined ? 0 : length - failed.length;
+
+/** What all deliveries share: settled once, told to whoever is behind it. */
+export abstract class Settleable<T> implements Delivery<T> {
+  readonly batch: Batch<T>;
+  readonly attempt: number;
+  #open = true;
+
+  constructor(batch: Batch<T>, attempt: number) {
+    this.batch = batch;
+    this.attempt = attempt;
+  }
+
+  /** Tells whoever is behind this delivery; false if that is over. */
+  protected abstract pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean;
+  protected abstract get reachable(): boolean;
+  abstract readonly ledger: Ledger;
+
+  get events(): readonly T[] {
+    return this.batch.events;
+  }
+
+  get block(): Block | undefined {
+    return this.batch.block;
+  }
+
+  get length(): number {
+    return this.batch.length;
+  }
+
+  get live(): boolean {
+    return this.#open && this.reachable;
+  }
+
+  ack(): boolean {
+    return this.settle('ack', undefined, undefined);
+  }
+
+  nack(cause: Error, failed?: readonly T[]): boolean {
+    return this.settle('nack', cause, failed);
+  }
+
+  reject(cause: Error, failed?: readonly T[]): boolean {
+    return this.settle('reject', cause, failed);
+  }
+
+  settle(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    if (!this.#open) {
+      this.ledger.settledTwice++;
+      return false;
+    }
+    this.#open = false;
+    // An outcome about none of the events is an ack, one about all of them needs no list.
+    if (failed?.length === 0) return this.pass('ack', undefined, undefined);
+    return this.pass(outcome, cause, failed?.length === this.length ? undefined : failed);
+  }
+
+  derive<U>(events: readonly U[] | Batch<U>): Delivery<U> {
+    return new Derived(asBatch(events), this);
+  }
+
+  fork<U>(parts: readonly (readonly U[] | Batch<U>)[]): Delivery<U>[] {
+    if (parts.length === 0)
+      throw new RangeError('fork needs at least one part; ack the delivery if nothing is left of it');
+    const fork = new Fork(this, parts.length);
+    return parts.map(part => new Part(asBatch(part), fork));
+  }
+}
+
+/** Other events, same settlement. */
+class Derived<T> extends Settleable<T> {
+  readonly #parent: Settleable<unknown>;
+
+  constructor(batch: Batch<T>, parent: Settleable<unknown>) {
+    super(batch, parent.attempt);
+    this.#parent = parent;
+  }
+
+  get ledger(): Ledger {
+    return this.#parent.ledger;
+  }
+
+  protected get reachable(): boolean {
+    return this.#parent.live;
+  }
+
+  protected pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    const ofParent = within(this.#parent.batch, failed);
+    if (!this.#parent.settle(outcome, cause, ofParent)) return false;
+    this.ledger.changed(
+      settledCount(this.#parent.length, outcome, ofParent),
+      settledCount(this.length, outcome, failed),
+    );
+    return true;
+  }
+}
+
+/** Counts the parts of a delivery as they are settled, and remembers the worst outcome. */
+class Fork {
+  readonly parent: Settleable<unknown>;
+  #open: number;
+  #settled = 0;
+  #outcome: Outcome = 'ack';
+  #cause: Error | undefined;
+  #failed: unknown[] | undefined;
+
+  constructor(parent: Settleable<unknown>, parts: number) {
+    this.parent = parent;
+    this.#open = parts;
+  }
+
+  settle(part: Batch<unknown>, outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    if (!this.parent.live) {
+      // Overtaken: what was settled here will be settled again under the next delivery.
+      this.parent.ledger.partly -= this.#settled;
+      this.parent.ledger.changed(0, this.#settled);
+      this.#settled = 0;
+      return false;
+    }
+    const gone = settledCount(part.length, outcome, failed);
+    this.#settled += gone;
+    this.parent.ledger.partly += gone;
+    if (outcome !== 'ack') {
+      (this.#failed ??= []).push(...(failed ?? part.events));
+      if (this.#outcome !== 'nack') [this.#outcome, this.#cause] = [outcome, cause];
+    }
+    if (--this.#open > 0) return true;
+    const { ledger } = this.parent;
+    const ofParent = within(this.parent.batch, this.#failed);
+    ledger.partly -= this.#settled;
+    const settled = this.parent.settle(this.#outcome, this.#cause, ofParent);
+    if (settled) ledger.changed(settledCount(this.parent.length, this.#outcome, ofParent), this.#settled);
+    return settled;
+  }
+}
+
+class Part<T> extends Settleable<T> {
+  readonly #fork: Fork;
+
+  constructor(batch: Batch<T>, fork: Fork) {
+    super(batch, fork.parent.attempt);
+    this.#fork = fork;
+  }
+
+  get ledger(): Ledger {
+    return this.#fork.parent.ledger;
+  }
+
+  protected get reachable(): boolean {
+    return this.#fork.parent.live;
+  }
+
+  protected pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    return this.#fork.settle(this.batch, outcome, cause, failed);
+  }
+}
+
+/** One child, many parents. */
+class Joined<T> extends Settleable<T> {
+  readonly #parents: readonly Settleable<T>[];
+
+  constructor(parents: readonly Settleable<T>[]) {
+    super(Batch.concat(parents.map(parent => parent.batch)), Math.max(...parents.map(parent => parent.attempt)));
+    this.#parents = parents;
+  }
+
+  get ledger(): Ledger {
+    return (this.#parents[0] as Settleable<T>).ledger;
+  }
+
+  /** One parent that still waits is reason enough to write. */
+  protected get reachable(): boolean {
+    return this.#parents.some(parent => parent.live);
+  }
+
+  protected pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    const concerned = failed === undefined ? undefined : new Set(failed);
+    let settled = 0;
+    let missed = 0;
+    for (const parent of this.#parents) {
+      const own = concerned && parent.events.filter(value => concerned.has(value));
+      if (parent.settle(outcome, cause, own)) settled++;
+      else missed += settledCount(parent.length, outcome, own);
+    }
+    if (settled > 0) this.ledger.changed(0, missed);
+    return settled > 0;
+  }
+}
+
+/** One delivery from several: settling it settles each of them. */
+export const join = <T>(parts: readonly Delivery<T>[]): Delivery<T> => {
+  const [first] = parts;
+  if (first === undefined) throw new RangeError('join needs at least one delivery');
+  return parts.length === 1 ? first : new Joined(parts as readonly Settleable<T>[]);
+};

@@ -1,0 +1,122 @@
+/**
+ * What the components of one flow share: its clock, chance, log, metrics and books, and who is still open.
+ *
+ * `subscribe` runs down a pipeline synchronously, so the scope is simply "the current one" while that happens, as in any
+ * dynamic scope. A component that is opened outside of `run` gets a scope of its own.
+ *
+ * @module
+ */
+import { systemClock, systemRandom, type Clock } from './clock.ts';
+import { Ledger } from './ledger.ts';
+import { Metrics } from './metrics.ts';
+
+/** Where a component tells people something. Fields are for machines. */
+export interface Log {
+  info(message: string, fields?: object): void;
+  warn(message: string, fields?: object): void;
+  error(message: string, fields?: object): void;
+}
+
+/** Libraries are quiet: information is dropped, trouble is a Node.js process warning. */
+export const quietLog: Log = {
+  info: () => undefined,
+  warn: message => process.emitWarning(message, 'MillraceWarning'),
+  error: message => process.emitWarning(message, 'MillraceWarning'),
+};
+
+/** What a component may use from outside. Nothing else is global. */
+export interface Context {
+  readonly clock: Clock;
+  /** A number from 0 up to 1. */
+  readonly random: () => number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly ledger: Ledger;
+}
+
+/** A source session as its flow sees it. */
+export interface Stoppable {
+  /** Ask for no more; emit and settle what there is, then complete. */
+  finish(): void;
+  /** Close now; what is unsettled is given up. */
+  abort(): void;
+}
+
+export class Scope implements Context {
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly ledger: Ledger;
+  /** True once a stop was asked for: sources do not open any more. */
+  stopping = false;
+  /** Called when the last source session has closed. */
+  onSourcesClosed: () => void = () => undefined;
+
+  readonly #sessions = new Set<Stoppable>();
+  readonly #closing = new Set<Promise<unknown>>();
+
+  constructor(given: Partial<Context> = {}) {
+    this.clock = given.clock ?? systemClock;
+    this.random = given.random ?? systemRandom;
+    this.log = given.log ?? quietLog;
+    this.metrics = given.metrics ?? new Metrics();
+    this.ledger = given.ledger ?? new Ledger();
+  }
+
+  get sourcesOpen(): number {
+    return this.#sessions.size;
+  }
+
+  /** A source session begins; `closed` resolves when it has let go of everything. */
+  opened(session: Stoppable, closed: Promise<unknown>): void {
+    this.#sessions.add(session);
+    this.waitFor(closed);
+    const gone = () => {
+      this.#sessions.delete(session);
+      if (this.#sessions.size === 0) this.onSourcesClosed();
+    };
+    closed.then(gone, gone);
+  }
+
+  /** Something that the end of the flow has to wait for. */
+  waitFor(closed: Promise<unknown>): void {
+    this.#closing.add(closed);
+    const gone = () => this.#closing.delete(closed);
+    closed.then(gone, gone);
+  }
+
+  finishSources(): void {
+    this.stopping = true;
+    for (const session of [...this.#sessions]) session.finish();
+  }
+
+  abortSources(): void {
+    this.stopping = true;
+    for (const session of [...this.#sessions]) session.abort();
+  }
+
+  /** Resolves when nothing is open any more; rejects with the first error that closing met. */
+  async settled(): Promise<void> {
+    while (this.#closing.size > 0) await Promise.all([...this.#closing]);
+  }
+}
+
+let current: Scope | undefined;
+
+/** The scope of whoever is subscribing now, or a new one. */
+export const currentScope = (): Scope => current ?? new Scope();
+
+/** True while a flow is being subscribed. */
+export const scopeIsGiven = (): boolean => current !== undefined;
+
+/** Runs `act` inside a scope. */
+export const inScope = <R>(scope: Scope, act: () => R): R => {
+  const before = current;
+  current = scope;
+  try {
+    return act();
+  } finally {
+    current = before;
+  }
+};

@@ -1,0 +1,368 @@
+/**
+ * `createSink`: from "how to write a batch" to a sink with retry in place, order, settlement, metrics and closing right.
+ *
+ * @module
+ */
+import { Subscriber } from 'rxjs';
+import { backoffDelay, type Backoff, type Timer } from './clock.ts';
+import { Deque } from './deque.ts';
+import type { Delivery } from './delivery.ts';
+import { isPermanent, MillraceError, toError } from './errors.ts';
+import type { Batch, FlumeEvent } from './event.ts';
+import { sinkCounters, type SinkCounters } from './metrics.ts';
+import { currentScope, type Context, type Scope } from './scope.ts';
+
+/** What a sink's code is lent. */
+export interface SinkContext extends Context {
+  readonly name: string;
+  readonly counters: SinkCounters;
+}
+
+/** A destination. Only `write` is needed. */
+export interface SinkWriter<T = FlumeEvent> {
+  /** Called once before the first write; what it throws is retried like a failed write. */
+  open?(context: SinkContext): void | Promise<void>;
+  /**
+   * Writes all events of the batch, or throws. Returning (or resolving) is the ack. A thrown error is retried in place;
+   * one that is permanent (`MillraceError` with `retriable: false`) rejects the event it belongs to, found by halving.
+   */
+  write(batch: Batch<T>): void | Promise<void>;
+  /** Called once after the last write. */
+  close?(): void | Promise<void>;
+}
+
+export interface SinkOptions {
+  /** For metrics and logs; default `sink`. */
+  readonly name?: string;
+  /** Batches written at a time; more than 1 gives up order. Default 1. */
+  readonly concurrency?: number;
+  readonly retry?: {
+    /** First wait, in ms; default 100. Doubles, with jitter. */
+    readonly initial?: number;
+    /** Longest wait, in ms; default 30 000. */
+    readonly max?: number;
+    /** Attempts at one batch before it is nacked. Default: no limit. */
+    readonly attempts?: number;
+  };
+  /** What a full batch is, for the metrics `BatchCompleteCount` and `BatchUnderflowCount`. */
+  readonly batchSize?: number;
+}
+
+/**
+ * A sink: an Observer of deliveries that settles everything it is handed. It belongs to one flow.
+ *
+ * Acks when the batch is written; nacks only when its retry policy is spent; rejects single events that can never be
+ * written. It never errors and never closes by itself. Keeps order unless `concurrency` is more than 1.
+ * `done` resolves after the flow has completed and the destination is closed, and rejects if the flow errored or the
+ * destination did not close.
+ */
+export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
+  readonly done: Promise<void>;
+  readonly #writer: SinkWriter<T>;
+  readonly #options: SinkOptions;
+  readonly #queue = new Deque<Delivery<T>>();
+  readonly #idle: Lane<T>[] = [];
+  readonly #lanes: Lane<T>[] = [];
+  #scope: Scope | undefined;
+  #context: SinkContext | undefined;
+  #ending = false;
+  #closing = false;
+  #failure: Error | undefined;
+  #resolve!: () => void;
+  #reject!: (cause: Error) => void;
+
+  constructor(writer: SinkWriter<T>, options: SinkOptions = {}) {
+    super();
+    this.#writer = writer;
+    this.#options = options;
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Whoever wants to know waits for it; nobody has to.
+    this.done.catch(() => undefined);
+  }
+
+  /** Joins the flow that is being subscribed. Without it, the sink opens with the first delivery, in a scope of its own. */
+  attach(scope: Scope = currentScope()): void {
+    if (this.#scope !== undefined) return;
+    const name = this.#options.name ?? 'sink';
+    const { clock, random, log, metrics, ledger } = scope;
+    const counters =
+      (metrics.find('SINK', name) as SinkCounters | undefined) ?? metrics.register('SINK', name, sinkCounters());
+    counters.StartTime = clock.now();
+    this.#scope = scope;
+    this.#context = { name, counters, clock, random, log, metrics, ledger };
+    scope.waitFor(this.done);
+    const { initial = 100, max = 30_000, attempts = Infinity } = this.#options.retry ?? {};
+    const shared: Shared<T> = {
+      writer: this.#writer,
+      context: this.#context,
+      backoff: { initial, max },
+      attempts,
+      opened: this.#writer.open === undefined,
+      opening: undefined,
+      next: lane => this.#next(lane),
+      wanted: () => !this.#ending || this.#queue.length > 0,
+    };
+    const { concurrency = 1 } = this.#options;
+    for (let i = 0; i < concurrency; i++) this.#lanes.push(new Lane(shared));
+    this.#idle.push(...this.#lanes);
+    // Open before there is anything to write, so that trouble shows at the start.
+    if (!shared.opened) this.#idle.pop()?.work();
+  }
+
+  /** Ends at once: what is not written is nacked, retries are given up. */
+  abort(): void {
+    this.#failure ??= new MillraceError('MR_FLOW_STOPPED', `${this.#options.name ?? 'sink'} was aborted.`);
+    for (let delivery = this.#queue.shift(); delivery !== undefined; delivery = this.#queue.shift())
+      delivery.nack(this.#failure);
+    this.unsubscribe();
+    for (const lane of this.#lanes) lane.abort(this.#failure);
+  }
+
+  protected override _next(delivery: Delivery<T>): void {
+    if (this.#scope === undefined) this.attach();
+    const { counters } = this.#context as SinkContext;
+    counters.EventDrainAttemptCount += delivery.length;
+    if (delivery.length >= (this.#options.batchSize ?? 1)) counters.BatchCompleteCount++;
+    else counters.BatchUnderflowCount++;
+    this.#queue.push(delivery);
+    this.#idle.pop()?.work();
+  }
+
+  protected override _error(cause: unknown): void {
+    this.#failure = toError(cause);
+    this.#end();
+    super.unsubscribe();
+  }
+
+  protected override _complete(): void {
+    this.#end();
+    super.unsubscribe();
+  }
+
+  /** No more deliveries; what is here is finished in the background, then `done` resolves. */
+  override unsubscribe(): void {
+    this.#end();
+    super.unsubscribe();
+  }
+
+  /** The next delivery for a lane that is free; without one, the lane waits. */
+  #next(lane: Lane<T>): Delivery<T> | undefined {
+    const delivery = this.#queue.shift();
+    if (delivery !== undefined) return delivery;
+    this.#idle.push(lane);
+    this.#closeWhenIdle();
+    return undefined;
+  }
+
+  #end(): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#closeWhenIdle();
+  }
+
+  #closeWhenIdle(): void {
+    if (!this.#ending || this.#closing || this.#queue.length > 0 || this.#idle.length < this.#lanes.length) return;
+    this.#closing = true;
+    void this.#close();
+  }
+
+  async #close(): Promise<void> {
+    try {
+      // Never joined a flow: never opened.
+      if (this.#scope !== undefined) await this.#writer.close?.();
+    } catch (thrown) {
+      this.#failure ??= toError(thrown);
+    }
+    if (this.#context !== undefined) this.#context.counters.StopTime = this.#context.clock.now();
+    if (this.#failure === undefined) this.#resolve();
+    else this.#reject(this.#failure);
+  }
+}
+
+interface Shared<T> {
+  readonly writer: SinkWriter<T>;
+  readonly context: SinkContext;
+  readonly backoff: Backoff;
+  readonly attempts: number;
+  opened: boolean;
+  opening: Promise<void> | undefined;
+  readonly next: (lane: Lane<T>) => Delivery<T> | undefined;
+  /** False once there is nothing to open the destination for. */
+  readonly wanted: () => boolean;
+}
+
+/** One write at a time, with its retries. Its callbacks are made once, not per batch. */
+class Lane<T> {
+  readonly #shared: Shared<T>;
+  #current: Delivery<T> | undefined;
+  /** The second halves of batches in which a poisonous event is being looked for. */
+  readonly #later: Delivery<T>[] = [];
+  #attempt = 0;
+  #working = false;
+  #timer: Timer;
+
+  constructor(shared: Shared<T>) {
+    this.#shared = shared;
+  }
+
+  /** Stops retrying. A write that is under way is left to end; its outcome comes too late. */
+  abort(cause: Error): void {
+    if (this.#timer === undefined) return;
+    this.#shared.context.clock.cancel(this.#timer);
+    this.#timer = undefined;
+    if (this.#current !== undefined) this.#giveUp(this.#current, cause);
+    this.work();
+  }
+
+  /** Writes until there is nothing left or a write has to be waited for. A loop: writes that return at once do not recurse. */
+  work(): void {
+    if (this.#working) return;
+    this.#working = true;
+    try {
+      while (this.#step());
+    } finally {
+      this.#working = false;
+    }
+  }
+
+  /** True to go on at once, false when a callback will. */
+  #step(): boolean {
+    const { writer } = this.#shared;
+    if (!this.#shared.opened && this.#shared.wanted()) return this.#open();
+    this.#current ??= this.#later.pop() ?? this.#shared.next(this);
+    if (this.#current === undefined) return false;
+    if (!this.#current.live)
+      return this.#giveUp(
+        this.#current,
+        new MillraceError('MR_SINK_FAILED', 'the delivery was taken back by its emitter.'),
+      );
+    const { batch } = this.#current;
+    let writing: void | Promise<void>;
+    try {
+      writing = writer.write(batch);
+    } catch (thrown) {
+      return this.#failed(thrown);
+    }
+    if (writing === undefined) return this.#written();
+    writing.then(this.#onWritten, this.#onFailed);
+    return false;
+  }
+
+  /** Lanes share one opening. */
+  #open(): boolean {
+    const { writer, context } = this.#shared;
+    try {
+      const opening = this.#shared.opening ?? writer.open?.(context);
+      if (opening === undefined) {
+        this.#shared.opened = true;
+        return true;
+      }
+      this.#shared.opening = opening;
+      opening.then(this.#onOpened, this.#onNotOpened);
+      return false;
+    } catch (thrown) {
+      return this.#failed(thrown);
+    }
+  }
+
+  readonly #onOpened = (): void => {
+    this.#shared.opened = true;
+    this.#attempt = 0;
+    this.work();
+  };
+
+  readonly #onNotOpened = (thrown: unknown): void => {
+    this.#shared.opening = undefined;
+    this.#onFailed(thrown);
+  };
+
+  readonly #onWritten = (): void => {
+    this.#written();
+    this.work();
+  };
+
+  readonly #onFailed = (thrown: unknown): void => {
+    if (this.#failed(thrown)) this.work();
+  };
+
+  #written(): boolean {
+    const delivery = this.#current as Delivery<T>;
+    const { counters } = this.#shared.context;
+    this.#current = undefined;
+    this.#attempt = 0;
+    // Counted before it is settled: settling may let the next one out, and the books must be right by then.
+    const { ledger, length } = delivery;
+    ledger.delivered += length;
+    if (delivery.ack()) counters.EventDrainSuccessCount += length;
+    else ledger.delivered -= length;
+    return true;
+  }
+
+  /** What to do about a failed attempt; true to go on at once. */
+  #failed(thrown: unknown): boolean {
+    const cause = toError(thrown);
+    const { context, attempts, backoff } = this.#shared;
+    const delivery = this.#current;
+    context.counters.EventWriteFail++;
+    if (delivery !== undefined && isPermanent(cause)) return this.#poisoned(delivery, cause);
+    this.#attempt++;
+    if (delivery !== undefined && this.#attempt >= attempts) {
+      return this.#giveUp(
+        delivery,
+        new MillraceError('MR_SINK_FAILED', `${context.name} failed ${this.#attempt} times: ${cause.message}`, {
+          cause,
+        }),
+      );
+    }
+    const delay = backoffDelay(backoff, this.#attempt, context.random);
+    context.log.warn(
+      `${context.name}: ${delivery === undefined ? 'opening' : 'a write'} failed, trying again in ${delay} ms: ${cause.message}`,
+      {
+        attempt: this.#attempt,
+        cause,
+      },
+    );
+    this.#timer = context.clock.after(delay, () => {
+      this.#timer = undefined;
+      this.work();
+    });
+    return false;
+  }
+
+  #giveUp(delivery: Delivery<T>, cause: Error): boolean {
+    this.#current = undefined;
+    this.#attempt = 0;
+    delivery.nack(cause);
+    return true;
+  }
+
+  /** Halves the batch until the event that cannot be written is alone: at most log2(n) extra writes each. */
+  #poisoned(delivery: Delivery<T>, cause: Error): boolean {
+    if (delivery.length === 1) {
+      this.#current = undefined;
+      this.#attempt = 0;
+      delivery.reject(cause);
+      return true;
+    }
+    const half = delivery.length >> 1;
+    const [first, second] = delivery.fork([delivery.events.slice(0, half), delivery.events.slice(half)]);
+    this.#later.push(second as Delivery<T>);
+    this.#current = first;
+    this.#attempt = 0;
+    return true;
+  }
+}
+
+/**
+ * Makes a sink from a writer, or from a function of a batch's events.
+ *
+ * @example
+ *     createSink(async events => db.insert(events))
+ */
+export const createSink = <T = FlumeEvent>(
+  writer: SinkWriter<T> | ((events: readonly T[]) => void | Promise<void>),
+  options: SinkOptions = {},
+): Sink<T> => new Sink(typeof writer === 'function' ? { write: batch => writer(batch.events) } : writer, options);

@@ -1,0 +1,11 @@
+export { event, headers, noHeaders, Batch, type Block, type FlumeEvent, type Headers } from './core/event.ts';
+export { join, type Delivery } from './core/delivery.ts';
+export { MillraceError, errorCodes, type ErrorCode } from './core/errors.ts';
+export { run, type Flow } from './core/flow.ts';
+export { createSource } from './core/source.ts';
+export { createChannel } from './core/channel.ts';
+export { createSink } from './core/sink.ts';
+export { seqSource } from './sources/seq.ts';
+export { intercept } from './operators/intercept.ts';
+export { memoryChannel } from './operators/channels/memory.ts';
+export { nullSink } from './sinks/null.ts';
