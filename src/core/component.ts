@@ -39,7 +39,7 @@ export const describe = <S extends z.ZodObject, F extends (...given: never[]) =>
 
 /** Options may be left out when none is required. */
 type Given<Options> =
-  Record<never, never> extends Options
+  Partial<Options> extends Options
     ? [options?: Options, identity?: Identity]
     : [options: Options, identity?: Identity];
 
@@ -52,9 +52,13 @@ export interface SourceTuning {
 /** Makes a source component from its description and its opener. */
 export const defineSource = <S extends z.ZodObject, Tag>(
   info: ComponentInfo<S> &
-    Omit<SourceOptions, 'name'> & { open: (options: z.output<S>) => SourceOpener<FlumeEvent, Tag> },
+    Omit<SourceOptions, 'name'> & {
+      open: (options: z.output<S>) => SourceOpener<FlumeEvent, Tag>;
+      /** For a source whose options decide who sends again what failed. */
+      settling?: (options: z.output<S>) => Pick<SourceOptions, 'onFailure' | 'replayable'>;
+    },
 ) => {
-  const { open, onFailure, replayable, drainTimeout, maxInFlight, redelivery, ...description } = info;
+  const { open, settling, onFailure, replayable, drainTimeout, maxInFlight, redelivery, ...description } = info;
   return describe(
     description as ComponentInfo<S>,
     (...given: Given<z.input<S> & SourceTuning>): Observable<Delivery> => {
@@ -63,12 +67,14 @@ export const defineSource = <S extends z.ZodObject, Tag>(
         redelivery: again = redelivery,
         ...own
       } = (given[0] ?? {}) as SourceTuning;
-      return createSource(open(parseOptions(info.type, info.options, own)), {
+      const options = parseOptions(info.type, info.options, own);
+      return createSource(open(options), {
         ...(onFailure && { onFailure }),
         ...(replayable !== undefined && { replayable }),
         ...(drainTimeout !== undefined && { drainTimeout }),
         ...(window && { maxInFlight: window }),
         ...(again && { redelivery: again }),
+        ...settling?.(options),
         name: given[1]?.name ?? info.type,
       });
     },

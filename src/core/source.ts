@@ -35,8 +35,11 @@ export interface SourceSession<Tag = unknown> {
    * and not again before the answer.
    */
   pull?(): void;
-  /** What became of an `emit`. `nacked` only with `onFailure: 'report'`; `released`: the session ended before it was settled. */
-  settled?(tag: Tag, what: Settled, cause: Error | undefined): void;
+  /**
+   * What became of an `emit`. `nacked` and `rejected` only with `onFailure: 'report'`, and then `failed` holds the events
+   * concerned; the others were acked. `released`: the session ended before it was settled.
+   */
+  settled?(tag: Tag, what: Settled, cause: Error | undefined, failed: Batch<unknown> | undefined): void;
   /** Stop reading. What was emitted goes on being settled. */
   stop?(): void | Promise<void>;
   /** Everything is settled or given up: write positions, close. */
@@ -236,7 +239,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     this.#counters.EventAcceptedCount += gone;
     if (rest !== undefined) return;
     this.#counters.AppendBatchAcceptedCount++;
-    this.#handle?.settled?.(entry.tag as Tag, 'acked', undefined);
+    this.#handle?.settled?.(entry.tag as Tag, 'acked', undefined, undefined);
   }
 
   refused(entry: Entry<T>, outcome: 'nack' | 'reject', cause: Error): boolean {
@@ -245,7 +248,12 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     this.#held -= entry.batch.length;
     if (outcome === 'reject') this.#scope.ledger.rejected += entry.batch.length;
     else this.#scope.ledger.accepted -= entry.batch.length;
-    this.#handle?.settled?.(entry.tag as Tag, outcome === 'reject' ? 'rejected' : 'nacked', cause);
+    this.#handle?.settled?.(
+      entry.tag as Tag,
+      outcome === 'reject' ? 'rejected' : 'nacked',
+      cause,
+      entry.batch,
+    );
     return true;
   }
 
@@ -347,6 +355,6 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       ledger.accepted += length;
       ledger.dropped += length;
     }
-    this.#handle?.settled?.(entry.tag, 'released', undefined);
+    this.#handle?.settled?.(entry.tag, 'released', undefined, undefined);
   }
 }

@@ -11,7 +11,10 @@ import { MillraceError, systemCode, toError } from '../core/errors.ts';
  *
  * @throws MR_ADDRESS_IN_USE if the port is taken, MR_IO if the system refuses it otherwise.
  */
-export const listen = (server: Server, { port, bind }: { readonly port: number; readonly bind: string }): Promise<AddressInfo> =>
+export const listen = (
+  server: Server,
+  { port, bind }: { readonly port: number; readonly bind: string },
+): Promise<AddressInfo> =>
   new Promise((resolve, reject) => {
     const refused = (thrown: unknown) => {
       const cause = toError(thrown);

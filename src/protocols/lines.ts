@@ -1,0 +1,30 @@
+/**
+ * Cutting bytes into lines without looking at anything but the newlines.
+ *
+ * @module
+ */
+import type { Block, Headers } from '../core/event.ts';
+
+/** Where lines end, while they are looked for; grows to the largest block ever asked for. */
+let ends = new Uint32Array(1024);
+
+/**
+ * The complete lines at the start of `bytes`, at most `maxLines`, as a block over the same memory; undefined if there is
+ * none. `\n` ends a line and nothing else does: carriage returns, NULs and invalid text stay as they are.
+ */
+export const cutLines = (bytes: Buffer, headers: Headers, maxLines = Infinity): Block | undefined => {
+  let count = 0;
+  let start = 0;
+  while (count < maxLines) {
+    const end = bytes.indexOf(0x0a, start);
+    if (end < 0) break;
+    if (count === ends.length) {
+      const more = new Uint32Array(count * 2);
+      more.set(ends);
+      ends = more;
+    }
+    ends[count++] = end;
+    start = end + 1;
+  }
+  return count === 0 ? undefined : { bytes: bytes.subarray(0, start), ends: ends.slice(0, count), headers };
+};
