@@ -1,0 +1,14 @@
+/**
+ * Chance that a seed decides: numbers from 0 up to 1, as `Math.random` gives them, the same for the same seed.
+ *
+ * The algorithm is mulberry32 (Tommy Ettinger, public domain): 32 bits of state, good enough to shuffle and jitter.
+ */
+export const seededRandom = (seed: number): (() => number) => {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+};
