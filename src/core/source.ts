@@ -274,7 +274,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       return;
     }
     // Gone, or asked to finish, while it was opening.
-    if (this.#ended || this.#ending) await this.#stop();
+    if (!this.busy || this.#ending) await this.#stop();
     this.#outlet.pump();
   }
 

@@ -166,7 +166,7 @@ class Connection {
   #next(): void {
     if (this.#waiting || this.#left || this.#socket.destroyed) return;
     if (this.#socket.writableNeedDrain) this.#socket.pause();
-    else if (this.#emitLines()) this.#socket.pause();
+    else if (this.#emitLines()) return;
     else if (this.#tooLong(this.#unread, 0)) this.#refuse();
     else if (this.#ended) this.#leave();
     else this.#socket.resume();
@@ -189,6 +189,8 @@ class Connection {
     if (long > 0) [batch] = batch.split(long);
     this.#unread = this.#unread.subarray((batch.block as typeof block).bytes.length);
     this.#waiting = true;
+    // Before emit(), which may come back with the answer.
+    this.#socket.pause();
     this.#emitter.emit(batch, { connection: this, batch });
     return true;
   }
