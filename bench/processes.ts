@@ -1,0 +1,141 @@
+/**
+ * Starting and stopping the processes of a run. None outlives the bench.
+ *
+ * @module
+ */
+import { fork, spawn, type ChildProcess } from 'node:child_process';
+import { on, once } from 'node:events';
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export const benchDir = import.meta.dirname.replace(/[/\\]\.cache[/\\]js[/\\]bench$/, '');
+/** The compiled form of src/ and bench/: what contestants run, so that none of them carries a loader. */
+export const compiledDir = join(benchDir, '.cache', 'js');
+
+const alive = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of alive) child.kill('SIGKILL');
+});
+
+/** A process that was started for a run. */
+export interface Running {
+  readonly pid: number;
+  /** Resolves with the exit code, or null after a signal. */
+  readonly exited: Promise<number | null>;
+  /** The end of what it has written to stdout and stderr. */
+  readonly output: () => string;
+  /** SIGTERM, and SIGKILL if that takes longer than `patience` ms. */
+  readonly stop: (patience?: number) => Promise<void>;
+}
+
+const track = (child: ChildProcess): Running => {
+  alive.add(child);
+  let tail = '';
+  const keep = (chunk: Buffer) => void (tail = (tail + chunk.toString()).slice(-8192));
+  child.stdout?.on('data', keep);
+  child.stderr?.on('data', keep);
+  const exited = new Promise<number | null>(resolve => {
+    child.once('exit', code => {
+      alive.delete(child);
+      resolve(code);
+    });
+    child.once('error', cause => {
+      alive.delete(child);
+      keep(Buffer.from(String(cause)));
+      resolve(-1);
+    });
+  });
+  return {
+    pid: child.pid ?? -1,
+    exited,
+    output: () => tail,
+    stop: async (patience = 10_000) => {
+      child.kill('SIGTERM');
+      const timer = setTimeout(() => child.kill('SIGKILL'), patience);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
+};
+
+/** Starts any program. */
+export const start = (command: string, args: readonly string[], options: { cwd?: string } = {}): Running =>
+  track(spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] }));
+
+/** A child that runs one exported function of a compiled module; see child.ts. */
+export interface Child extends Running {
+  /** The next thing the function told. Throws if the child ends or takes longer than `timeout` ms. */
+  told<T>(timeout?: number): Promise<T>;
+  /** Lets the function go on, if it waits. */
+  go(): void;
+}
+
+/** Starts `name(args, tell, go)` of `bench/<module>.ts` in a fresh Node. The child stays until it is stopped. */
+export const startChild = (module: string, name: string, args: object = {}, nodeOptions: string[] = []): Child => {
+  const child = fork(join(compiledDir, 'bench', 'child.js'), [module, name, JSON.stringify(args)], {
+    execArgv: nodeOptions,
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  });
+  const running = track(child);
+  const messages = on(child, 'message') as AsyncIterator<[unknown]>;
+  const fail = (why: string) => Promise.reject(new Error(`${name} ${why}. ${running.output().trim()}`));
+  const told = async (timeout: number): Promise<unknown> => {
+    const next = await Promise.race([
+      messages.next(),
+      running.exited.then(() => fail('ended early')),
+      sleep(timeout, undefined, { ref: false }).then(() => fail(`told nothing for ${timeout / 1000} s`)),
+    ]);
+    return (next as IteratorYieldResult<[unknown]>).value[0];
+  };
+  return {
+    ...running,
+    told: async <T>(timeout = 60_000) => (await told(timeout)) as T,
+    go: () => void child.send('go'),
+  };
+};
+
+/** A port on loopback that was free a moment ago. */
+export const freePort = async (): Promise<number> => {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+};
+
+/** Asks every `interval` ms until the answer is not undefined; gives up after `timeout` ms. An error counts as no answer. */
+export const poll = async <T>(
+  what: string,
+  ask: () => Promise<T | undefined> | T | undefined,
+  { interval = 20, timeout = 60_000, until }: { interval?: number; timeout?: number; until?: Promise<unknown> } = {},
+): Promise<T> => {
+  const end = performance.now() + timeout;
+  const yes = () => true as const;
+  const ended = until?.then(yes, yes) ?? new Promise<never>(() => undefined);
+  let trouble = '';
+  for (;;) {
+    try {
+      const answer = await ask();
+      if (answer !== undefined) return answer;
+    } catch (cause) {
+      trouble = String(cause);
+    }
+    if (await Promise.race([ended, sleep(interval)])) throw new Error(`${what}: it ended.`);
+    if (performance.now() > end) throw new Error(`${what}: not within ${timeout / 1000} s. ${trouble}`);
+  }
+};
+
+/** Resolves when something listens there; gives up when `exited` settles first. */
+export const listening = (port: number, exited: Promise<unknown>): Promise<true> =>
+  poll<true>(
+    `nothing listens on port ${port}`,
+    async () => {
+      const socket = connect(port, '127.0.0.1');
+      await once(socket, 'connect');
+      socket.destroy();
+      return true as const;
+    },
+    { timeout: 20_000, until: exited },
+  );
