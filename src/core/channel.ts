@@ -132,7 +132,7 @@ export class Channel<T = FlumeEvent> {
   }
 
   /** A subscriber for one source. The channel ends when all of its inputs have. */
-  input(): Subscriber<Delivery<T>> {
+  input(): Input<T> {
     this.#inputs++;
     const left = (failure?: Error) => {
       this.#failure ??= failure;
@@ -373,7 +373,11 @@ export class Channel<T = FlumeEvent> {
 }
 
 /** What a source sees of a channel. */
-class Input<T> extends Subscriber<Delivery<T>> {
+export class Input<T = FlumeEvent> extends Subscriber<Delivery<T>> {
+  /** Resolves when the source has completed, rejects with its error. The channel may hold events for longer. */
+  readonly done: Promise<void>;
+  #resolve!: () => void;
+  #reject!: (cause: Error) => void;
   readonly #accept: (delivery: Delivery<T>) => void;
   readonly #left: (failure?: Error) => void;
 
@@ -381,6 +385,12 @@ class Input<T> extends Subscriber<Delivery<T>> {
     super();
     this.#accept = accept;
     this.#left = left;
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Whoever wants to know waits for it; nobody has to.
+    this.done.catch(() => undefined);
   }
 
   protected override _next(delivery: Delivery<T>): void {
@@ -388,13 +398,20 @@ class Input<T> extends Subscriber<Delivery<T>> {
   }
 
   protected override _error(cause: unknown): void {
-    this.#left(toError(cause));
+    const error = toError(cause);
+    this.#reject(error);
+    this.#left(error);
     this.unsubscribe();
   }
 
   protected override _complete(): void {
     this.#left();
     this.unsubscribe();
+  }
+
+  override unsubscribe(): void {
+    this.#resolve();
+    super.unsubscribe();
   }
 }
 

@@ -64,6 +64,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
   readonly #idle: Lane<T>[] = [];
   readonly #lanes: Lane<T>[] = [];
   #scope: Scope | undefined;
+  #shared: Shared<T> | undefined;
   #context: SinkContext | undefined;
   #ending = false;
   #closing = false;
@@ -83,6 +84,11 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
     this.done.catch(() => undefined);
   }
 
+  /** Why the sink is not writing now: what failed last, while it is being retried. */
+  get trouble(): Error | undefined {
+    return this.#shared?.trouble;
+  }
+
   /** Joins the flow that is being subscribed. Without it, the sink opens with the first delivery, in a scope of its own. */
   attach(scope: Scope = currentScope()): void {
     if (this.#scope !== undefined) return;
@@ -96,6 +102,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
     scope.waitFor(this.done);
     const { initial = 100, max = 30_000, attempts = Infinity } = this.#options.retry ?? {};
     const shared: Shared<T> = {
+      trouble: undefined,
       writer: this.#writer,
       context: this.#context,
       backoff: { initial, max },
@@ -105,6 +112,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
       next: lane => this.#next(lane),
       wanted: () => !this.#ending || this.#queue.length > 0,
     };
+    this.#shared = shared;
     const { concurrency = 1 } = this.#options;
     for (let i = 0; i < concurrency; i++) this.#lanes.push(new Lane(shared));
     this.#idle.push(...this.#lanes);
@@ -187,6 +195,7 @@ interface Shared<T> {
   readonly context: SinkContext;
   readonly backoff: Backoff;
   readonly attempts: number;
+  trouble: Error | undefined;
   opened: boolean;
   opening: Promise<void> | undefined;
   readonly next: (lane: Lane<T>) => Delivery<T> | undefined;
@@ -269,6 +278,7 @@ class Lane<T> {
   }
 
   readonly #onOpened = (): void => {
+    this.#shared.trouble = undefined;
     this.#shared.opened = true;
     this.#attempt = 0;
     this.work();
@@ -291,6 +301,7 @@ class Lane<T> {
   #written(): boolean {
     const delivery = this.#current as Delivery<T>;
     const { counters } = this.#shared.context;
+    this.#shared.trouble = undefined;
     this.#current = undefined;
     this.#attempt = 0;
     // Counted before it is settled: settling may let the next one out, and the books must be right by then.
@@ -309,6 +320,7 @@ class Lane<T> {
     context.counters.EventWriteFail++;
     if (delivery !== undefined && isPermanent(cause)) return this.#poisoned(delivery, cause);
     this.#attempt++;
+    this.#shared.trouble = cause;
     if (delivery !== undefined && this.#attempt >= attempts) {
       return this.#giveUp(
         delivery,
