@@ -44,6 +44,11 @@ export class Problems {
   readonly all: Problem[] = [];
   readonly #counts = { error: 0, warning: 0 };
 
+  /** How many errors there were, kept or not. */
+  get errors(): number {
+    return this.#counts.error;
+  }
+
   error(place: Place | undefined, message: string, more: More = {}): void {
     this.#add('error', place, message, more);
   }
@@ -61,8 +66,6 @@ export class Problems {
     }
   }
 }
-
-export const hasErrors = (problems: readonly Problem[]): boolean => problems.some(p => p.severity === 'error');
 
 /** By file in order of first mention, then by line. */
 export const inFileOrder = (problems: readonly Problem[]): Problem[] => {
