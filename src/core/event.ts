@@ -114,6 +114,13 @@ export class Batch<T = FlumeEvent> {
 
   static concat<T>(batches: readonly Batch<T>[]): Batch<T> {
     const [first] = batches;
-    return batches.length === 1 && first !== undefined ? first : Batch.of(batches.flatMap(batch => batch.events));
+    if (batches.length === 1 && first !== undefined) return first;
+    // Not flatMap: a slow sink's channel spends most of its time here.
+    const events = new Array<T>(batches.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const batch of batches) for (const value of batch.events) events[at++] = value;
+    const joined = Batch.of(events);
+    joined.#byteLength = batches.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    return joined;
   }
 }
