@@ -82,50 +82,49 @@ export const substitute = (
   problems: Problems,
 ): { readonly entries: Entries; readonly used: ReadonlySet<string> } => {
   const used = new Set<string>();
-  const known = new Map<string, Found | undefined>();
+  const known = new Map<string, Found>();
   const bareEnv = system['propertiesImplementation'] === 'org.apache.flume.node.EnvVarResolverProperties';
+
+  /** What a name stands for, before anything in it is resolved. */
+  const rawOf = (name: string): string | undefined => {
+    const entry = entries.get(name);
+    if (entry !== undefined) return entry.value;
+    if (name.startsWith('env:')) return own(env, name.slice(4));
+    if (name.startsWith('sys:')) return own(system, name.slice(4)) ?? own(systemDefaults, name.slice(4))?.();
+    return bareEnv ? own(env, name) : undefined;
+  };
 
   /** The value of a name, with everything in it resolved. `path` are the names that led here. */
   const find = (name: string, path: readonly string[], from: Entry): Found | undefined => {
-    if (known.has(name)) return known.get(name);
-    const [prefix, rest] =
-      name.startsWith('env:') || name.startsWith('sys:') ? [name.slice(0, 3), name.slice(4)] : ['', name];
-    const entry = prefix === '' ? entries.get(rest) : undefined;
-    const raw =
-      prefix === 'sys'
-        ? (own(system, rest) ?? own(systemDefaults, rest)?.())
-        : (entry?.value ?? (prefix === 'env' || bareEnv ? own(env, rest) : undefined));
-    if (raw === undefined) return undefined;
-    const found = expand(raw, [...path, name], entry ?? from);
-    const secret = found.secret || (entry?.secret ?? looksSecret(rest));
-    known.set(name, { value: found.value, secret });
-    return known.get(name);
+    const raw = rawOf(name);
+    if (raw === undefined || known.has(name)) return known.get(name);
+    const entry = entries.get(name);
+    const { value, secret } = expand(raw, [...path, name], entry ?? from);
+    const found = { value, secret: secret || (entry?.secret ?? looksSecret(name)) };
+    known.set(name, found);
+    return found;
   };
 
-  const unresolved = (name: string, text: string, entry: Entry): void => {
+  const unresolved = (name: string, text: string, entry: Entry, secret: boolean): void => {
     // A config filter's; its turn comes later.
     if (text.replace(filterUse, '') === '') return;
-    const at = expressionAt(entry, text);
-    const prefix = /^(\w+):/.exec(name)?.[1] ?? '';
-    const stays = `${at.text} stays as it is:`;
-    const advice = `Write $${at.text} if that is what you want.`;
-    const quiet = entry.secret ? {} : { advice };
+    const { place, text: expression } = expressionAt(entry, text);
+    const stays = `${expression} stays as it is:`;
+    if (secret) return problems.warn(place, `${stays} there is nothing of that name`);
+    const [prefix = '', rest = ''] = /^(\w+):(.*)$/s.exec(name)?.slice(1) ?? [];
+    const advice = `Write $${expression} if that is what you want.`;
     if (otherLookups.has(prefix)) {
-      problems.warn(at.place, `${stays} the lookup ${prefix} is not built in`, { code: 'MR_NOT_BUILT_IN', ...quiet });
-    } else if (entry.secret) {
-      problems.warn(at.place, `${stays} there is nothing of that name`);
+      problems.warn(place, `${stays} the lookup ${prefix} is not built in`, { code: 'MR_NOT_BUILT_IN', advice });
     } else if (prefix === 'env') {
-      problems.warn(at.place, `${stays} there is no environment variable ${name.slice(4)}`, quiet);
+      problems.warn(place, `${stays} there is no environment variable ${rest}`, { advice });
     } else if (prefix === 'sys') {
-      problems.warn(at.place, `${stays} -D${name.slice(4)} was not given`, quiet);
-    } else if (own(env, name) !== undefined) {
-      problems.warn(at.place, `${stays} no key is called ${name}`, { suggestion: `\${env:${name}}` });
+      problems.warn(place, `${stays} -D${rest} was not given`, { advice });
     } else {
-      const close = nearest(name, entries.keys());
+      const close = own(env, name) === undefined ? nearest(name, entries.keys()) : `env:${name}`;
       problems.warn(
-        at.place,
+        place,
         `${stays} no key is called ${name}`,
-        close === undefined ? quiet : { suggestion: `\${${close}}` },
+        close === undefined ? { advice } : { suggestion: `\${${close}}` },
       );
     }
   };
@@ -160,7 +159,7 @@ export const substitute = (
         problems.error(entry.place(), `${name} refers to itself: ${circle}`);
       } else {
         found = find(name, path, entry) ?? (otherwise.length > 0 ? as(otherwise.join(':-'), inner.secret) : undefined);
-        if (found === undefined) unresolved(name, expression, entry);
+        if (found === undefined) unresolved(name, expression, entry, entry.secret || inner.secret);
       }
       if (entries.has(name)) used.add(name);
       value += text.slice(i, start) + (found?.value ?? expression);
