@@ -115,10 +115,10 @@ export const secret = field<string>(
   () => z.string(),
 );
 
-/** Names separated by white space in text, an array in code. */
+/** Names separated by white space or commas in text, an array in code. */
 export const list = field<readonly string[]>(
   'list',
-  value => value.split(/\s+/).filter(name => name !== ''),
+  value => value.split(/[\s,]+/).filter(name => name !== ''),
   () => z.array(z.string()).readonly(),
 );
 
@@ -129,12 +129,19 @@ export const map = field<Readonly<Record<string, string>>>(
   () => z.record(z.string(), z.string()),
 );
 
-/** One of a few words, in any case. */
-export const choice = <const C extends readonly [string, ...string[]]>(choices: C): Field<C[number]> =>
+/** One of a few words, in any case, or the class name by which Flume knows one. */
+export const choice = <const C extends readonly [string, ...string[]]>(
+  choices: C,
+  classNames: Readonly<Record<string, C[number]>> = {},
+): Field<C[number]> =>
   ((summary: string, details: Details & { default?: string } = {}) =>
     field<string>(
       'choice',
-      value => choices.find(word => word.toLowerCase() === value.trim().toLowerCase()) ?? value,
+      value => {
+        const word = value.trim();
+        if (Object.hasOwn(classNames, word)) return classNames[word];
+        return choices.find(known => known.toLowerCase() === word.toLowerCase()) ?? value;
+      },
       () => z.enum(choices),
     )(summary, { choices, ...details } as never)) as unknown as Field<C[number]>;
 
@@ -153,7 +160,7 @@ const kinds: Readonly<Record<FieldInfo['kind'], string>> = {
   boolean: 'true or false',
   text: 'text',
   choice: 'one of',
-  list: 'names separated by white space',
+  list: 'names separated by white space or commas',
   map: 'names with values',
   secret: 'text',
   path: 'a path',

@@ -25,7 +25,7 @@ const schema = z.object({
   ack: flag('Answers each line.', { default: true }),
   encoding: text('Character set.', { default: 'utf-8' }),
   bind: text('Address.', { optional: true }),
-  order: choice(['oldest', 'youngest'])('Which first.', { default: 'oldest' }),
+  order: choice(['oldest', 'youngest'], { 'org.x.Young': 'youngest' })('Which first.', { default: 'oldest' }),
   groups: list('Names.', { default: [] }),
   headers: map('Headers.', { default: {} }),
   positionFile: path('Where positions are kept.', { default: '~/.flume/taildir_position.json' }),
@@ -60,8 +60,15 @@ describe('what a component sees', () => {
 
   test('text from a file means the same as a value from code', () => {
     const fromText = { port: '80', batchSize: '+5', ack: 'TRUE', order: 'Youngest', groups: ' a  b\tc ' };
+    expect(parse({ port: 1, groups: 'a,b, c' }).groups).toEqual(['a', 'b', 'c']);
     const fromCode = { port: 80, batchSize: 5, ack: true, order: 'youngest', groups: ['a', 'b', 'c'] };
     expect(parse(fromText)).toEqual(parse(fromCode));
+  });
+
+  test('a choice is known by its class name too', () => {
+    expect(parse({ port: 1, order: ' org.x.Young ' }).order).toBe('youngest');
+    expect(message({ port: 1, order: 'org.x.young' })).toContain('one of oldest, youngest');
+    expect(message({ port: 1, order: 'constructor' })).toContain('one of oldest, youngest');
   });
 
   test('parsing what was parsed changes nothing', () => {
