@@ -107,12 +107,13 @@ export function run(source: Source<unknown>, ...rest: (Stage<unknown, unknown> |
   const stop = async ({ timeout = 30_000 } = {}) => {
     scope.finishSources();
     scope.onSourcesClosed();
-    const timer = scope.clock.after(timeout, () => {
+    const late = () => {
       scope.log.error(
         `the flow did not drain within ${timeout} ms and is aborted; ${scope.ledger.held} events were held.`,
       );
       abort();
-    });
+    };
+    const timer = timeout === Infinity ? undefined : scope.clock.after(timeout, late);
     try {
       await done;
     } finally {
