@@ -94,7 +94,7 @@ const measure = async (workload: Workload, quick: boolean, root: string): Promis
             `${workload.name} ${round + 1}/${rounds} ${each} ${contestant.name}: ${show(sample[key]!)} ${title}${busy}`,
           );
         } catch (thrown) {
-          const reason = (thrown as Error).message.slice(0, 400);
+          const reason = (thrown as Error).message.replace(/\s+/g, ' ').slice(0, 400);
           failures.push(reason);
           note(`FAILED ${workload.name} ${round + 1}/${rounds} ${each} ${contestant.name}: ${reason}`);
         }
@@ -169,7 +169,8 @@ for (const name of positionals.length > 0 ? positionals : names) {
   }
   for (const { contestant, case: each, failures } of series) {
     failed += failures.length;
-    if (failures.length > 0) console.log(`**Failed: ${[contestant, each].join(' ')}**: ${failures[0]!}\n`);
+    if (failures.length > 0)
+      console.log(`**Failed: ${[contestant, each].filter(Boolean).join(', ')}**: ${failures[0]!}\n`);
   }
   if (series.some(({ samples }) => samples.some(({ others }) => others! > BUSY)))
     console.log(
