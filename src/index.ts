@@ -5,6 +5,7 @@ export { run, type Flow } from './core/flow.ts';
 export { createSource } from './core/source.ts';
 export { createChannel } from './core/channel.ts';
 export { createSink } from './core/sink.ts';
+export { netcatSource } from './sources/netcat.ts';
 export { seqSource } from './sources/seq.ts';
 export { intercept } from './operators/intercept.ts';
 export { memoryChannel } from './operators/channels/memory.ts';
