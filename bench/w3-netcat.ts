@@ -107,14 +107,11 @@ export const bare: ChildMain<{ lines: number }> = async ({ lines }, tell) => {
 /** The flow as a library user writes it. */
 export const library: ChildMain<{ lines: number }> = async ({ lines }, tell) => {
   const { run, netcatSource, memoryChannel, nullSink } = await import('../src/index.ts');
-  const port = await freePort();
   const flow = run(
-    netcatSource({ bind: '127.0.0.1', port, 'ack-every-event': false }),
+    netcatSource({ port: 0, ackEveryEvent: false, listening: ({ port }) => tell(port) }),
     memoryChannel({ capacity: 100_000, transactionCapacity: 10_000 }),
     nullSink({ batchSize: 1000 }),
   );
-  await listening(port, flow.done);
-  tell(port);
   while (flow.ledger.delivered < lines) await sleep(5);
   tell('all');
 };

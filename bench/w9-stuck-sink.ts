@@ -8,12 +8,12 @@
  *
  * @module
  */
-import { connect } from 'node:net';
+import { connect, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { concatMap, from, NEVER, Subject } from 'rxjs';
 import type { ChildMain } from './child.ts';
 import { rssOf } from './proc.ts';
-import { freePort, listening, startChild } from './processes.ts';
+import { startChild } from './processes.ts';
 import { column, count, type Run, type Sample, type Workload } from './workload.ts';
 
 const BATCH = 1000;
@@ -52,13 +52,14 @@ export const slow: ChildMain<object> = async (_, tell, go) => {
 /** A client in the same process writes as fast as the socket takes it, which is not at all once everything is full. */
 export const stuckNetcat: ChildMain<object> = async (_, tell, go) => {
   const { createSink, memoryChannel, netcatSource, run } = await import('../src/index.ts');
-  const port = await freePort();
+  let listens: (address: AddressInfo) => void;
+  const listening = new Promise<AddressInfo>(resolve => (listens = resolve));
   const flow = run(
-    netcatSource({ bind: '127.0.0.1', port, 'ack-every-event': false }),
+    netcatSource({ port: 0, ackEveryEvent: false, listening: address => listens(address) }),
     memoryChannel({ capacity: 100_000, transactionCapacity: 10_000 }),
     createSink(forever),
   );
-  await listening(port, flow.done);
+  const { port } = await listening;
   const socket = connect(port, '127.0.0.1');
   const lines = Buffer.alloc(64 * 1024, `${'x'.repeat(179)}\n`);
   const write = () => {
