@@ -55,6 +55,7 @@ export class Scope implements Context {
 
   readonly #sessions = new Set<Stoppable>();
   readonly #closing = new Set<Promise<unknown>>();
+  #failure: { readonly cause: unknown } | undefined;
 
   constructor(given: Partial<Context> = {}) {
     this.clock = given.clock ?? systemClock;
@@ -83,7 +84,10 @@ export class Scope implements Context {
   waitFor(closed: Promise<unknown>): void {
     this.#closing.add(closed);
     const gone = () => this.#closing.delete(closed);
-    closed.then(gone, gone);
+    closed.then(gone, (cause: unknown) => {
+      this.#failure ??= { cause };
+      gone();
+    });
   }
 
   finishSources(): void {
@@ -96,9 +100,10 @@ export class Scope implements Context {
     for (const session of [...this.#sessions]) session.abort();
   }
 
-  /** Resolves when nothing is open any more; rejects with the first error that closing met. */
+  /** Resolves when nothing is open any more; rejects then with the first error that closing met. */
   async settled(): Promise<void> {
-    while (this.#closing.size > 0) await Promise.all([...this.#closing]);
+    while (this.#closing.size > 0) await Promise.allSettled([...this.#closing]);
+    if (this.#failure !== undefined) throw this.#failure.cause;
   }
 }
 

@@ -4,6 +4,7 @@
  * @module
  */
 import { Observable, type Subscriber } from 'rxjs';
+import type { Timer } from './clock.ts';
 import { Deque } from './deque.ts';
 import type { Delivery } from './delivery.ts';
 import { MillraceError, toError } from './errors.ts';
@@ -21,7 +22,10 @@ export interface Emitter<T = FlumeEvent, Tag = unknown> {
   emit(events: readonly T[] | Batch<T>, tag?: Tag): void;
   /** The input has ended. The flow completes when everything is settled. */
   complete(): void;
-  /** The source is broken. What is unsettled can still be settled; `retry` opens a new session. */
+  /**
+   * The source is broken; `retry` opens a new session. The flow errors at once and what is unsettled can still be settled.
+   * If the source is not `replayable`, the flow errors when everything that was emitted is settled: nobody could read it again.
+   */
   fail(cause: Error): void;
 }
 
@@ -118,11 +122,16 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   /** Events emitted and not settled. */
   #held = 0;
   #asked = false;
-  /** No more input: complete when all is settled. */
+  /** Asked to stop: on the way to `#ending`. */
+  #finishing = false;
+  /** No more input: complete, or error with `#failure`, when all is settled. */
   #ending = false;
+  #failure: Error | undefined;
   /** The subscriber has got its last signal, or has gone. */
   #ended = false;
+  #opening: Promise<unknown> | undefined;
   #stopped: Promise<void> | undefined;
+  #drain: Timer;
   #closing = false;
   #resolve!: () => void;
   #reject!: (cause: Error) => void;
@@ -170,9 +179,10 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   // --- what the opener's code calls
 
   emit(events: readonly T[] | Batch<T>, tag?: Tag): void {
-    if (this.#closing) return;
     this.#asked = false;
-    this.#queue.push(new Entry(events instanceof Batch ? events : Batch.of(events), tag as Tag));
+    const entry = new Entry<T, Tag>(events instanceof Batch ? events : Batch.of(events), tag as Tag);
+    if (this.#closing) return this.#abandon(entry);
+    this.#queue.push(entry);
     this.#outlet.pump();
   }
 
@@ -182,8 +192,13 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   }
 
   fail(cause: Error): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#failure !== undefined) return;
     this.#counters.GenericProcessingFail++;
+    if (this.#options.replayable === false) {
+      this.#failure = cause;
+      this.finish();
+      return;
+    }
     this.#end();
     inScope(this.#scope, () => this.#subscriber.error(cause));
   }
@@ -191,14 +206,14 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   // --- what the subscriber and the flow call
 
   finish(): void {
-    if (this.#ending || this.#ended) return;
-    if (this.#handle === undefined) {
-      this.#ending = true;
-      return;
-    }
+    this.#finishing = true;
+    if (this.#handle === undefined || this.#ended) return;
     this.#stop().then(
       () => this.complete(),
-      (cause: unknown) => this.fail(toError(cause)),
+      (cause: unknown) => {
+        this.#failure ??= toError(cause);
+        this.complete();
+      },
     );
   }
 
@@ -214,9 +229,11 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   // --- what the outlet calls
 
   take(maxEvents: number, maxBytes: number, alone: boolean): Entry<T> | undefined {
+    if (this.#handle === undefined) return undefined;
     if (this.#queue.length === 0) this.#ask();
     const entry = this.#queue.peek();
-    if (entry === undefined) return undefined;
+    // Asking may have ended the session.
+    if (entry === undefined || this.#ended) return undefined;
     const { batch } = entry;
     if (!alone && (batch.length > maxEvents || batch.byteLength > maxBytes)) return undefined;
     if (entry.fresh) {
@@ -239,7 +256,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     this.#counters.EventAcceptedCount += gone;
     if (rest !== undefined) return;
     this.#counters.AppendBatchAcceptedCount++;
-    this.#handle?.settled?.(entry.tag as Tag, 'acked', undefined, undefined);
+    this.#tell(entry, 'acked');
   }
 
   refused(entry: Entry<T>, outcome: 'nack' | 'reject', cause: Error): boolean {
@@ -248,38 +265,31 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     this.#held -= entry.batch.length;
     if (outcome === 'reject') this.#scope.ledger.rejected += entry.batch.length;
     else this.#scope.ledger.accepted -= entry.batch.length;
-    this.#handle?.settled?.(
-      entry.tag as Tag,
-      outcome === 'reject' ? 'rejected' : 'nacked',
-      cause,
-      entry.batch,
-    );
+    this.#tell(entry, outcome === 'reject' ? 'rejected' : 'nacked', cause, entry.batch);
     return true;
   }
 
   // --- the life of a session
 
   async #open(opener: SourceOpener<T, Tag>, context: SourceContext): Promise<void> {
-    if (this.#ended) {
-      await this.#close();
-      return;
+    // Gone, or asked to finish, before it was opened: there is nothing to open for.
+    if (!this.#ended && !this.#finishing) {
+      try {
+        const opened = opener(this, context);
+        if (opened instanceof Promise) this.#opening = opened;
+        this.#handle = opened instanceof Promise ? await opened : opened;
+        this.#counters.StartTime = context.clock.now();
+      } catch (thrown) {
+        this.fail(toError(thrown));
+      }
     }
-    try {
-      const opened = opener(this, context);
-      this.#handle = opened instanceof Promise ? await opened : opened;
-      this.#counters.StartTime = context.clock.now();
-    } catch (thrown) {
-      this.fail(toError(thrown));
-      await this.#close();
-      return;
-    }
-    // Gone, or asked to finish, while it was opening.
-    if (!this.busy || this.#ending) await this.#stop();
+    this.#handle ??= {};
+    if (this.#finishing) this.finish();
     this.#outlet.pump();
   }
 
   #ask(): void {
-    if (this.#asked || this.#ending || this.#ended || this.#handle?.pull === undefined) return;
+    if (this.#asked || this.#ending || this.#stopped !== undefined || this.#handle?.pull === undefined) return;
     this.#asked = true;
     try {
       this.#handle.pull();
@@ -289,7 +299,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   }
 
   #stop(): Promise<void> {
-    return (this.#stopped ??= Promise.resolve(this.#handle?.stop?.()));
+    // Async, so that what it throws is a rejection.
+    return (this.#stopped ??= (async () => this.#handle?.stop?.())());
   }
 
   /** The subscriber hears no more; what is in flight may still be settled, for as long as the drain may last. */
@@ -297,11 +308,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     if (this.#ended) return;
     this.#ended = true;
     this.#outlet.hold();
-    const timer = this.#scope.clock.after(this.#options.drainTimeout ?? 30_000, () => void this.#close());
-    this.closed.then(
-      () => this.#scope.clock.cancel(timer),
-      () => this.#scope.clock.cancel(timer),
-    );
+    if (this.#closing) return;
+    this.#drain = this.#scope.clock.after(this.#options.drainTimeout ?? 30_000, () => void this.#close());
     if (this.#handle === undefined) return;
     this.#stop().then(
       () => this.#onIdle(),
@@ -316,7 +324,10 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       void this.#close().then(() => {
         if (this.#ended) return;
         this.#ended = true;
-        inScope(this.#scope, () => this.#subscriber.complete());
+        inScope(this.#scope, () => {
+          if (this.#failure === undefined) this.#subscriber.complete();
+          else this.#subscriber.error(this.#failure);
+        });
       });
     }
   }
@@ -324,13 +335,19 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   async #close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
+    this.#scope.clock.cancel(this.#drain);
     this.#outlet.release();
     for (let entry = this.#queue.shift(); entry !== undefined; entry = this.#queue.shift()) this.#abandon(entry);
     this.#letGo();
     this.#counters.StopTime = this.#scope.clock.now();
     try {
-      await this.#stop();
-      await this.#handle?.close?.();
+      // What is still being opened is closed as soon as it is open: a new session must not meet it.
+      await this.#opening?.catch(() => undefined);
+      try {
+        await this.#stop();
+      } finally {
+        await this.#handle?.close?.();
+      }
       this.#resolve();
     } catch (thrown) {
       const cause = toError(thrown);
@@ -355,6 +372,14 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       ledger.accepted += length;
       ledger.dropped += length;
     }
-    this.#handle?.settled?.(entry.tag, 'released', undefined, undefined);
+    this.#tell(entry, 'released');
+  }
+
+  #tell(entry: Entry<T>, what: Settled, cause?: Error, failed?: Batch<T>): void {
+    try {
+      this.#handle?.settled?.(entry.tag as Tag, what, cause, failed);
+    } catch (thrown) {
+      this.fail(toError(thrown));
+    }
   }
 }
