@@ -273,7 +273,7 @@ const checkGroups = (agent: AgentKeys, sinks: readonly Listed[], problems: Probl
     for (const [key, entry] of keys) {
       if (key === 'sinks' || key === 'processor.type' || key === 'processor.sinks') continue;
       problems.warn(
-        entry.at,
+        keyPlace(entry, key),
         `a sink group has no option ${key}; it is ignored`,
         suggest(key, ['sinks', 'processor.type']),
       );
