@@ -6,6 +6,7 @@ export { createSource } from './core/source.ts';
 export { createChannel } from './core/channel.ts';
 export { createSink } from './core/sink.ts';
 export { netcatSource } from './sources/netcat.ts';
+export { httpSource } from './sources/http.ts';
 export { seqSource } from './sources/seq.ts';
 export { intercept } from './operators/intercept.ts';
 export { memoryChannel } from './operators/channels/memory.ts';
