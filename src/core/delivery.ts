@@ -1,9 +1,9 @@
 /**
  * A delivery: a batch of events plus the right to settle it. Settling is both the confirmation and the demand for more.
  *
- * A delivery is made in one of four ways only, so settlement is a graph that is right by construction: an emitter makes a
- * root (`outlet.ts`), and `derive`, `fork` and `join` make deliveries from deliveries. Each node knows whom to tell; there
- * is no promise, timer or closure anywhere in it.
+ * A delivery is made in one of a few ways only, so settlement is a graph that is right by construction: an emitter makes a
+ * root (`outlet.ts`), and `derive`, `fork`, `join` and `own` make deliveries from deliveries. Each node knows whom to tell;
+ * there is no promise, timer or closure per event anywhere in it.
  *
  * @module
  */
@@ -46,11 +46,12 @@ export type Failed = readonly unknown[] | undefined;
 
 const asBatch = <T>(events: readonly T[] | Batch<T>): Batch<T> => (events instanceof Batch ? events : Batch.of(events));
 
-/** The failed events of a child as events of its parent: the same objects, or all if the child made its own. */
-const within = (parent: Batch<unknown>, failed: Failed): Failed => {
+/** The failed events as events of this batch, in its order; all of them if any is not among them, for then nobody knows. */
+const within = (batch: Batch<unknown>, failed: Failed): Failed => {
   if (failed === undefined) return undefined;
-  const own = new Set(parent.events);
-  return failed.every(value => own.has(value)) ? failed : undefined;
+  const wanted = new Set(failed);
+  const own = batch.events.filter(value => wanted.has(value));
+  return own.length === wanted.size && own.length < batch.length ? own : undefined;
 };
 
 /** How many events an outcome took off a delivery of `length`. */
@@ -107,9 +108,9 @@ export abstract class Settleable<T> implements Delivery<T> {
       return false;
     }
     this.#open = false;
-    // An outcome about none of the events is an ack, one about all of them needs no list.
+    // An outcome about none of the events is an ack.
     if (failed?.length === 0) return this.pass('ack', undefined, undefined);
-    return this.pass(outcome, cause, failed?.length === this.length ? undefined : failed);
+    return this.pass(outcome, cause, within(this.batch, failed));
   }
 
   derive<U>(events: readonly U[] | Batch<U>): Delivery<U> {
@@ -119,8 +120,9 @@ export abstract class Settleable<T> implements Delivery<T> {
   fork<U>(parts: readonly (readonly U[] | Batch<U>)[]): Delivery<U>[] {
     if (parts.length === 0)
       throw new RangeError('fork needs at least one part; ack the delivery if nothing is left of it');
-    const fork = new Fork(this, parts.length);
-    return parts.map(part => new Part(asBatch(part), fork));
+    const batches = parts.map(asBatch);
+    const fork = new Fork(this, batches);
+    return batches.map(batch => new Part(batch, fork));
   }
 }
 
@@ -152,42 +154,95 @@ class Derived<T> extends Settleable<T> {
   }
 }
 
+/** What a stage does when a delivery of its own is settled; returns whether that was in time. */
+export type Answer = (outcome: Outcome, cause: Error | undefined, failed: Failed) => boolean;
+
+/** Settled by asking the stage that made it. */
+class Owned<T> extends Settleable<T> {
+  readonly #origin: Delivery<unknown>;
+  readonly #answer: Answer;
+  readonly ledger: Ledger;
+
+  constructor(origin: Delivery<unknown>, batch: Batch<T>, answer: Answer, ledger: Ledger) {
+    super(batch, origin.attempt);
+    this.#origin = origin;
+    this.#answer = answer;
+    this.ledger = ledger;
+  }
+
+  protected get reachable(): boolean {
+    return this.#origin.live;
+  }
+
+  protected pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    return this.#answer(outcome, cause, failed);
+  }
+}
+
+/**
+ * A delivery for a stage that wants to decide what its settlement means for `origin`: `answer` is called once, also when
+ * it is too late, and settles the origin or has it settled. Live while the origin is. Its events are in `ledger`'s books.
+ */
+export const own = <T>(
+  origin: Delivery<unknown>,
+  events: readonly T[] | Batch<T>,
+  answer: Answer,
+  ledger: Ledger = origin.ledger,
+): Delivery<T> => new Owned(origin, asBatch(events), answer, ledger);
+
 /** Counts the parts of a delivery as they are settled, and remembers the worst outcome. */
 class Fork {
   readonly parent: Settleable<unknown>;
   #open: number;
   #settled = 0;
+  /** Events that are in more than one part. They are booked as copies while the fork is open. */
+  #copies: number;
   #outcome: Outcome = 'ack';
   #cause: Error | undefined;
-  #failed: unknown[] | undefined;
+  #failed: Set<unknown> | undefined;
 
-  constructor(parent: Settleable<unknown>, parts: number) {
+  constructor(parent: Settleable<unknown>, parts: readonly Batch<unknown>[]) {
     this.parent = parent;
-    this.#open = parts;
+    this.#open = parts.length;
+    this.#copies = Math.max(0, parts.reduce((sum, { length }) => sum + length, 0) - parent.length);
+    parent.ledger.copied += this.#copies;
+    parent.ledger.partly -= this.#copies;
   }
 
   settle(part: Batch<unknown>, outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+    const { ledger } = this.parent;
     if (!this.parent.live) {
       // Overtaken: what was settled here will be settled again under the next delivery.
-      this.parent.ledger.partly -= this.#settled;
-      this.parent.ledger.changed(0, this.#settled);
-      this.#settled = 0;
+      ledger.copied += this.#close();
       return false;
     }
     const gone = settledCount(part.length, outcome, failed);
     this.#settled += gone;
-    this.parent.ledger.partly += gone;
+    ledger.partly += gone;
     if (outcome !== 'ack') {
-      (this.#failed ??= []).push(...(failed ?? part.events));
+      this.#failed ??= new Set();
+      for (const value of failed ?? part.events) this.#failed.add(value);
       if (this.#outcome !== 'nack') [this.#outcome, this.#cause] = [outcome, cause];
     }
     if (--this.#open > 0) return true;
-    const { ledger } = this.parent;
-    const ofParent = within(this.parent.batch, this.#failed);
-    ledger.partly -= this.#settled;
+    const ofParent = this.#failed && within(this.parent.batch, [...this.#failed]);
+    const copies = this.#copies;
+    const after = this.#close();
     const settled = this.parent.settle(this.#outcome, this.#cause, ofParent);
-    if (settled) ledger.changed(settledCount(this.parent.length, this.#outcome, ofParent), this.#settled);
+    const before = settled ? settledCount(this.parent.length, this.#outcome, ofParent) : 0;
+    // Copies that failed together are one event again, which is no filtering.
+    if (copies > 0) ledger.copied += after - before;
+    else ledger.changed(before, after);
     return settled;
+  }
+
+  /** Takes the fork off the books; what it has settled beyond its copies is left to account for. */
+  #close(): number {
+    const { ledger } = this.parent;
+    const after = this.#settled - this.#copies;
+    ledger.partly -= after;
+    this.#settled = this.#copies = 0;
+    return after;
   }
 }
 

@@ -61,6 +61,11 @@ export class Batch<T = FlumeEvent> {
   readonly block: Block | undefined;
   #events: readonly T[] | undefined;
   #byteLength = -1;
+  /** Of a block that was cut: the whole, and where this begins in it. So a part's events are the whole's. */
+  #whole: Batch<T> | undefined;
+  #offset = 0;
+  /** Of a block that was put together: its parts, for the same reason. */
+  #parts: readonly Batch<T>[] | undefined;
 
   private constructor(length: number, events: readonly T[] | undefined, block: Block | undefined) {
     this.length = length;
@@ -80,7 +85,7 @@ export class Batch<T = FlumeEvent> {
   }
 
   get events(): readonly T[] {
-    return (this.#events ??= eventsOf(this.block as Block) as readonly unknown[] as readonly T[]);
+    return (this.#events ??= this.#make());
   }
 
   /** Bodies and headers together; what limits in bytes count. */
@@ -95,6 +100,21 @@ export class Batch<T = FlumeEvent> {
     return this.#byteLength;
   }
 
+  /** How many events from the first on fit into both limits. */
+  fitting(maxEvents: number, maxBytes: number): number {
+    const most = Math.min(this.length, maxEvents);
+    if (maxBytes === Infinity || (most === this.length && this.byteLength <= maxBytes)) return most;
+    const { block } = this;
+    const head = block === undefined ? 0 : sizeOf({ headers: block.headers });
+    let bytes = 0;
+    for (let i = 0; i < most; i++) {
+      if (block === undefined) bytes += sizeOf(this.events[i]);
+      else bytes += head + (block.ends[i] as number) - (i === 0 ? 0 : (block.ends[i - 1] as number) + 1);
+      if (bytes > maxBytes) return i;
+    }
+    return most;
+  }
+
   /** The first `count` events and the rest; both parts must get at least one. */
   split(count: number): [Batch<T>, Batch<T>] {
     if (this.block === undefined) return [Batch.of(this.events.slice(0, count)), Batch.of(this.events.slice(count))];
@@ -103,24 +123,58 @@ export class Batch<T = FlumeEvent> {
     const rest = ends.slice(count);
     for (let i = 0; i < rest.length; i++) rest[i] = (rest[i] as number) - cut;
     return [
-      Batch.ofBlock({
-        bytes: bytes.subarray(0, cut),
-        ends: ends.subarray(0, count),
-        headers: head,
-      }) as Batch<unknown> as Batch<T>,
-      Batch.ofBlock({ bytes: bytes.subarray(cut), ends: rest, headers: head }) as Batch<unknown> as Batch<T>,
+      this.#part({ bytes: bytes.subarray(0, cut), ends: ends.subarray(0, count), headers: head }, 0),
+      this.#part({ bytes: bytes.subarray(cut), ends: rest, headers: head }, count),
     ];
   }
 
+  /** One batch of the events of several. Blocks under the same headers stay a block. */
   static concat<T>(batches: readonly Batch<T>[]): Batch<T> {
     const [first] = batches;
     if (batches.length === 1 && first !== undefined) return first;
-    // Not flatMap: a slow sink's channel spends most of its time here.
-    const events = new Array<T>(batches.reduce((sum, { length }) => sum + length, 0));
-    let at = 0;
-    for (const batch of batches) for (const value of batch.events) events[at++] = value;
-    const joined = Batch.of(events);
+    const length = batches.reduce((sum, batch) => sum + batch.length, 0);
+    const block = joinBlocks(batches, length);
+    const joined = new Batch<T>(length, block === undefined ? eventsOfAll(batches, length) : undefined, block);
+    joined.#parts = block && batches;
     joined.#byteLength = batches.reduce((sum, { byteLength }) => sum + byteLength, 0);
     return joined;
   }
+
+  #part(block: Block, at: number): Batch<T> {
+    const part = new Batch<T>(block.ends.length, undefined, block);
+    part.#whole = this.#whole ?? this;
+    part.#offset = this.#offset + at;
+    return part;
+  }
+
+  #make(): readonly T[] {
+    if (this.#whole !== undefined) return this.#whole.events.slice(this.#offset, this.#offset + this.length);
+    if (this.#parts !== undefined) return eventsOfAll(this.#parts, this.length);
+    return eventsOf(this.block as Block) as readonly unknown[] as readonly T[];
+  }
 }
+
+/** Not flatMap: a slow sink's channel spends most of its time here. */
+const eventsOfAll = <T>(batches: readonly Batch<T>[], length: number): T[] => {
+  const events = new Array<T>(length);
+  let at = 0;
+  for (const batch of batches) for (const value of batch.events) events[at++] = value;
+  return events;
+};
+
+const joinBlocks = (batches: readonly Batch<unknown>[], length: number): Block | undefined => {
+  const head = batches[0]?.block?.headers;
+  const blocks: Block[] = [];
+  for (const { block } of batches) {
+    if (block === undefined || block.headers !== head) return undefined;
+    blocks.push(block);
+  }
+  if (head === undefined) return undefined;
+  const ends = new Uint32Array(length);
+  let [at, start] = [0, 0];
+  for (const block of blocks) {
+    for (const end of block.ends) ends[at++] = start + end;
+    start += block.bytes.length;
+  }
+  return { bytes: Buffer.concat(blocks.map(({ bytes }) => bytes)), ends, headers: head };
+};

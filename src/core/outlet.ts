@@ -49,6 +49,8 @@ const watchInterval = 1000;
 export class Entry<T, Tag = unknown> {
   batch: Batch<T>;
   readonly tag: Tag;
+  /** In a stage: the delivery that this stands for. When that one is not live any more, neither is this. */
+  origin: Delivery<T> | undefined;
   /** Attempts made so far; one that was overtaken before it was judged does not count. */
   attempt = 0;
   /** Until it is emitted for the first time. */
@@ -92,10 +94,14 @@ class Root<T> extends Settleable<T> {
   }
 
   get ledger(): Ledger {
-    return this.#outlet.ledger;
+    return this.#entry.origin?.ledger ?? this.#outlet.ledger;
   }
 
   protected get reachable(): boolean {
+    return this.#current && this.#entry.origin?.live !== false;
+  }
+
+  get #current(): boolean {
     return this.#entry.generation === this.#generation;
   }
 
@@ -105,6 +111,7 @@ class Root<T> extends Settleable<T> {
       return true;
     }
     this.ledger.settledLate++;
+    if (this.#current) this.#outlet.takeBack(this.#entry);
     return false;
   }
 }
@@ -238,7 +245,14 @@ export class Outlet<T> {
     this.pump();
   }
 
+  /** Its origin was overtaken while it was in flight: the supply gets it back, and will see. */
+  takeBack(entry: Entry<T>): void {
+    this.#supply.giveBack([this.#fence(entry)]);
+    this.pump();
+  }
+
   leaked(entry: Entry<T>): void {
+    if (entry.origin?.live === false) return this.takeBack(entry);
     const error = new MillraceError(
       'MR_DELIVERY_LEAKED',
       `a delivery of ${entry.batch.length} events was dropped unsettled; it is delivered again. ` +
