@@ -32,7 +32,7 @@ export interface Identity {
 }
 
 /** Hangs the description on the function that makes the component. */
-export const describe = <S extends z.ZodObject, F extends (...given: never[]) => unknown>(
+export const describe = <S extends z.ZodObject, F extends object>(
   info: ComponentInfo<S>,
   make: F,
 ): F & ComponentInfo<S> => Object.assign(make, info);
