@@ -252,6 +252,7 @@ export class Channel<T = FlumeEvent> {
   #settle(waiting: Waiting<T>): void {
     const { delivery, tooLarge } = waiting;
     this.#leaveLine(waiting);
+    this.#unbook(waiting);
     if (tooLarge.length === 0) delivery.ack();
     else {
       const limit = this.#store.capacity.bytes;
@@ -267,9 +268,9 @@ export class Channel<T = FlumeEvent> {
 
   /** Its emitter took it back and will offer it again; what is in already will come twice. */
   #overtaken(waiting: Waiting<T>): void {
-    const { delivery, rest } = waiting;
+    const { delivery } = waiting;
     this.#leaveLine(waiting);
-    this.#scope.ledger.changed(0, delivery.length - (rest?.length ?? 0) - waiting.tooLarge.length);
+    delivery.ledger.changed(0, this.#unbook(waiting));
     delivery.nack(new MillraceError('MR_CHANNEL_CLOSED', 'the delivery was taken back by its emitter.'));
   }
 
@@ -304,6 +305,13 @@ export class Channel<T = FlumeEvent> {
   #wasPut(waiting: Waiting<T>, part: Batch<T>): void {
     this.counters.EventPutSuccessCount += part.length;
     this.#advance(waiting, part);
+    const { ledger } = waiting.delivery;
+    ledger.partly += part.length;
+    if (ledger !== this.#scope.ledger) {
+      // From one flow's books into another's.
+      ledger.delivered += part.length;
+      this.#scope.ledger.accepted += part.length;
+    }
     // Settle first: whoever is woken may look at the books.
     if (waiting.rest === undefined && waiting.delivery.live) this.#settle(waiting);
     this.#wake();
@@ -333,8 +341,17 @@ export class Channel<T = FlumeEvent> {
     this.#scope.clock.cancel(waiting.timer);
   }
 
-  #refuse({ delivery, rest, tooLarge, timer }: Waiting<T>, cause: Error): void {
+  /** The emitter's count is right again once it has been told; returns how much was in. */
+  #unbook({ delivery, rest, tooLarge }: Waiting<T>): number {
+    const put = delivery.length - (rest?.length ?? 0) - tooLarge.length;
+    delivery.ledger.partly -= put;
+    return put;
+  }
+
+  #refuse(waiting: Waiting<T>, cause: Error): void {
+    const { delivery, rest, tooLarge, timer } = waiting;
     this.#scope.clock.cancel(timer);
+    this.#unbook(waiting);
     const put = delivery.length - (rest?.length ?? 0);
     delivery.nack(cause, put === 0 ? undefined : [...tooLarge, ...delivery.events.slice(put)]);
   }

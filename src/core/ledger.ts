@@ -21,7 +21,7 @@ export class Ledger {
   dropped = 0;
   /** Events that exist more often than they were accepted: replicated, expanded, or delivered again. */
   copied = 0;
-  /** Settled parts of forks that are still open: no longer held, though their origin still counts them. */
+  /** Parts of deliveries that are settled, or put, while others are not: no longer held, though their origin still counts them. */
   partly = 0;
   /** Second settlements of one delivery (S1): somebody's operator has a bug. */
   settledTwice = 0;
