@@ -175,7 +175,7 @@ const planAgent = async (agent: AgentKeys, registry: Registry, file: string, pro
   }
   checkGroups(agent, sinks, problems);
   checkExclusive([...plannedSources, ...plannedChannels.values(), ...plannedSinks], problems);
-  checkPorts(plannedSources, problems);
+  checkPorts(agent.name, plannedSources, problems);
   return {
     agent: agent.name,
     sources: plannedSources,
@@ -298,26 +298,28 @@ const checkExclusive = (all: readonly Planned<ComponentInfo>[], problems: Proble
   }
 };
 
-/** Two sources that would listen on the same port. */
-const checkPorts = (sources: readonly PlannedSource[], problems: Problems): void => {
+/** Two sources that would listen on the same port, and one that listens to the whole network without being told. */
+const checkPorts = (agent: string, sources: readonly PlannedSource[], problems: Problems): void => {
+  const any = (address: unknown) => address === '0.0.0.0' || address === '::';
   const taken: { name: string; port: unknown; bind: unknown }[] = [];
   for (const { name, component, options, places } of sources) {
-    for (const field of fieldsOf(component).filter(({ info }) => info.kind === 'port')) {
-      const port = options[field.name];
-      const bind = options['bind'] ?? options['host'] ?? '0.0.0.0';
-      if (port === undefined || port === 0) continue;
-      const any = (address: unknown) => address === '0.0.0.0' || address === '::';
-      const other = taken.find(t => t.port === port && (t.bind === bind || any(t.bind) || any(bind)));
-      taken.push({ name, port, bind });
-      if (other !== undefined) {
-        problems.error(
-          places[field.name] ?? places['type'],
-          `${name} and ${other.name} listen on the same port ${shown(port)}`,
-          {
-            expected: 'a port of its own',
-          },
-        );
-      }
+    const field = fieldsOf(component).find(({ info }) => info.kind === 'port');
+    if (field === undefined || options[field.name] === undefined) continue;
+    const port = options[field.name];
+    const { bind = '0.0.0.0' } = options;
+    const place = places[field.name] ?? places['type'];
+    if (any(bind) && 'bind' in options && places['bind'] === undefined) {
+      const key = `${agent}.sources.${name}.bind`;
+      problems.warn(place, `${name} listens on all addresses of this machine, as in Flume`, {
+        advice: `Write ${key} = 127.0.0.1 to keep the network out, or ${key} = 0.0.0.0 to say that it is meant.`,
+      });
     }
+    const other = taken.find(t => port !== 0 && t.port === port && (t.bind === bind || any(t.bind) || any(bind)));
+    if (other !== undefined) {
+      problems.error(place, `${name} and ${other.name} listen on the same port ${shown(port)}`, {
+        expected: 'a port of its own',
+      });
+    }
+    taken.push({ name, port, bind });
   }
 };

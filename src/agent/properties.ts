@@ -148,8 +148,10 @@ const readEntry = (file: string, lines: readonly string[], { text, parts }: Logi
   const { text: value, cut } = trimmed(unescaped(rawValue));
   const secret = looksSecret(key) || holdsSecret(value);
 
+  const escapes = rawValue.includes('\\');
+  const rawAt = (offset: number) => (escapes ? rawIndex(rawValue, offset) : Math.min(offset, rawValue.length));
   const partAt = (at: number) => parts.findLast(part => part.at <= at) ?? { at: 0, line: 1, column: 1 };
-  const valueAt = valueStart + rawIndex(rawValue, cut);
+  const valueAt = valueStart + rawAt(cut);
   const spot = (at: number, length: number): Place => {
     const part = partAt(at);
     const column = part.column + at - part.at;
@@ -177,8 +179,8 @@ const readEntry = (file: string, lines: readonly string[], { text, parts }: Logi
     secret,
     at: spot(0, keyEnd),
     place: (offset = 0, length = value.length - offset) => {
-      const from = rawIndex(rawValue, cut + offset);
-      return spot(valueStart + from, rawIndex(rawValue, cut + offset + length) - from);
+      const from = rawAt(cut + offset);
+      return spot(valueStart + from, rawAt(cut + offset + length) - from);
     },
   };
 };

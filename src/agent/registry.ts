@@ -41,6 +41,7 @@ export const builtIn: Registry = {
     memory: () => import('../operators/channels/memory.ts').then(m => m.memoryChannel),
   },
   sink: {
+    logger: () => import('../sinks/logger.ts').then(m => m.loggerSink),
     null: () => import('../sinks/null.ts').then(m => m.nullSink),
   },
 };

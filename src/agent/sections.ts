@@ -132,7 +132,8 @@ export const listed = (agent: AgentKeys, section: SectionName, problems: Problem
   const { list, configured } = agent.sections[section];
   const key = `${agent.name}.${section}`;
   const names = words(list, problems);
-  const idle = [...configured.keys()].filter(name => !texts(names).includes(name));
+  const isListed = new Set(texts(names));
+  const idle = [...configured.keys()].filter(name => !isListed.has(name));
   if (list === undefined) {
     const first = configured.values().next().value?.values().next().value;
     if (first !== undefined) problems.error(first.at, `${key} is missing`, { expected: `${key} = ${idle.join(' ')}` });

@@ -26,9 +26,11 @@ const distance = (a: string, b: string): number => {
 /** The candidate closest to `word` in any case, if it is close: one edit in three letters, and never more than four. */
 export const nearest = (word: string, candidates: Iterable<string>): string | undefined => {
   if (word.length > 100) return undefined;
+  let left = 1000; // More candidates than a person could mean; a hostile file could bring millions.
   let best: string | undefined;
   let least = Math.min(5, Math.max(1, Math.floor(word.length / 3)) + 1, word.length);
   for (const candidate of candidates) {
+    if (left-- === 0) break;
     if (candidate === word || Math.abs(candidate.length - word.length) >= least) continue;
     const edits = distance(word.toLowerCase(), candidate.toLowerCase());
     if (edits < least) [best, least] = [candidate, edits];

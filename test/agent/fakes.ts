@@ -13,7 +13,7 @@ const netcat = describe(
     className: 'org.apache.flume.source.NetcatSource',
     summary: 'Lines over TCP.',
     options: z.object({
-      bind: text('Address to listen on.', { default: '127.0.0.1', agentDefault: '0.0.0.0' }),
+      bind: text('Address to listen on.', { default: '127.0.0.1' }),
       port: port('Port to listen on.'),
       maxLineLength: int('Longest line.', { flume: 'max-line-length', default: 512, min: 1, unit: 'characters' }),
       ackEveryEvent: flag('Answers each line.', { flume: 'ack-every-event', default: true }),
@@ -21,6 +21,19 @@ const netcat = describe(
       password: secret('Opens the key store.', { flume: 'keystore-password', optional: true }),
       size: int('Checked against the channel by nobody.', { optional: true, min: 1, max: 10 }),
       listening: code<() => void>()('Called when it listens.', { optional: true }),
+    }),
+  },
+  () => EMPTY,
+);
+
+const http = describe(
+  {
+    type: 'http',
+    className: 'org.apache.flume.source.http.HTTPSource',
+    summary: 'Events by POST.',
+    options: z.object({
+      bind: text('Address to listen on.', { default: '127.0.0.1', agentDefault: '0.0.0.0' }),
+      port: port('Port to listen on.'),
     }),
   },
   () => EMPTY,
@@ -103,6 +116,7 @@ const fileRoll = describe(
 export const fakes: Registry = {
   source: {
     netcat: async () => netcat,
+    http: async () => http,
     taildir: async () => taildir,
     'com.example.Broken': () => Promise.reject(new Error('package kafkajs is not installed')),
   },

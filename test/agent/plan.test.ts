@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { check, type Checked } from '../../src/agent/plan.ts';
+import { builtIn } from '../../src/agent/registry.ts';
 import { printProblems, problemsAsJson } from '../../src/agent/report.ts';
 import { fakes } from './fakes.ts';
 
@@ -75,7 +76,7 @@ describe('a plan', () => {
 
           channels: ['c1'],
           selector: { type: 'replicating', required: ['c1'], optional: [] },
-          options: { bind: '0.0.0.0', port: 44444, maxLineLength: 80, ackEveryEvent: false, encoding: 'utf-8' },
+          options: { bind: '127.0.0.1', port: 44444, maxLineLength: 80, ackEveryEvent: false, encoding: 'utf-8' },
         },
       ],
       channels: [{ name: 'c1', options: { capacity: 1000, transactionCapacity: 100, keepAlive: 3 } }],
@@ -305,7 +306,7 @@ describe('one thing is wrong', () => {
 
   test('a problem says what was expected and what was meant', async () => {
     expect(await detail(agent('a1.sources.r1.type = netact'))).toMatchObject({
-      expected: 'one of netcat, taildir, com.example.Broken',
+      expected: 'one of netcat, http, taildir, com.example.Broken',
       suggestion: 'netcat',
     });
     expect(await detail(agent('a1.sources.r1.ack-every-event = yes'))).toMatchObject({
@@ -560,10 +561,20 @@ describe('two components want the same', () => {
     [['r1.port = 1', 'r2.port = 2'], []],
     [['r1.port = 0', 'r2.port = 0'], []],
     [['r1.port = 1', 'r2.port = 1'], ['error ‹1›: r2 and r1 listen on the same port 1']],
-    [['r1.port = 1', 'r2.port = 1', 'r2.bind = 127.0.0.1'], ['error ‹1›: r2 and r1 listen on the same port 1']],
+    [['r1.port = 1', 'r2.port = 1', 'r2.bind = 0.0.0.0'], ['error ‹1›: r2 and r1 listen on the same port 1']],
     [['r1.port = 1', 'r2.port = 1', 'r1.bind = 127.0.0.2', 'r2.bind = 127.0.0.1'], []],
   ])('ports %j', async (lines, expected) => {
     expect(await problemsOf(two('netcat', ...lines))).toEqual(expected);
+  });
+
+  test('a source that listens on all addresses although nobody said so', async () => {
+    const http = ['a1.sources.r1.type = http'];
+    expect(await problemsOf(agent(...http))).toEqual([
+      'warning ‹44444›: r1 listens on all addresses of this machine, as in Flume',
+    ]);
+    expect((await checked(agent(...http))).plan?.sources[0]?.options['bind']).toBe('0.0.0.0');
+    expect(await problemsOf(agent(...http, 'a1.sources.r1.bind = 0.0.0.0'))).toEqual([]);
+    expect(await problemsOf(agent(...http, 'a1.sources.r1.bind = 127.0.0.1'))).toEqual([]);
   });
 
   test('position file, though neither of them names it', async () => {
@@ -639,6 +650,48 @@ test('everything that is wrong is said at once, in the order of the file', async
   const { problems } = await checked(text);
   expect(problems.map(p => p.place?.line)).toEqual([1, 5, 6, 8, 9, 10, 11, 13]);
   expect(problems.every(p => p.severity === 'error')).toBe(true);
+});
+
+describe('what Flume records as an error of one line does not keep the rest from running', () => {
+  test.each([
+    ['no key', '= x'],
+    ['no agent', '.sources = x'],
+    ['no property', 'a1. = x'],
+    ['no component', 'a1.sources. = x'],
+    ['no key of a component', 'a1.sources.r1. = x'],
+    ['no value', 'a1.sources.r1.bind ='],
+    ['no separator', 'a1.sources.r1.bind'],
+  ])('%s: one warning, and a plan', async (_, line) => {
+    const { plan, problems } = await checked(`${agent()}\n${line}\n`);
+    expect(problems).toMatchObject([{ severity: 'warning', place: { line: 10, column: 1 } }]);
+    expect(plan).toBeDefined();
+  });
+
+  test('two lists of one kind: the last wins, and is reported', async () => {
+    const { plan, problems } = await checked(`a1.sources = r8 r9\n${agent()}`);
+    expect(problems.map(p => p.message)).toEqual(['a1.sources is set twice; this overrides line 1']);
+    expect(plan?.sources.map(s => s.name)).toEqual(['r1']);
+  });
+});
+
+describe("Flume's own first example", () => {
+  test('runs with what is built in', async () => {
+    const file = join(await folder, 'example.conf');
+    await writeFile(
+      file,
+      agent(
+        'a1.sources.r1.bind = localhost',
+        'a1.sinks.k1.type = logger',
+        'a1.channels.c1.capacity = 1000',
+        'a1.channels.c1.transactionCapacity = 100',
+      ),
+    );
+    const lookups = { env: {}, system: {} };
+    const { plan, problems } = await check({ files: [file], agent: 'a1', registry: builtIn, lookups });
+    expect(problems).toEqual([]);
+    expect(plan?.sources[0]?.options).toMatchObject({ bind: 'localhost', port: 44444, maxLineLength: 512 });
+    expect(plan?.channels[0]?.options).toMatchObject({ capacity: 1000, transactionCapacity: 100, keepAlive: 3 });
+  });
 });
 
 describe('for all files', () => {
