@@ -8,6 +8,7 @@ export { createSink } from './core/sink.ts';
 export { netcatSource } from './sources/netcat.ts';
 export { httpSource } from './sources/http.ts';
 export { seqSource } from './sources/seq.ts';
+export { taildirSource } from './sources/taildir.ts';
 export { intercept } from './operators/intercept.ts';
 export { memoryChannel } from './operators/channels/memory.ts';
 export { nullSink } from './sinks/null.ts';

@@ -28,3 +28,20 @@ export const cutLines = (bytes: Buffer, headers: Headers, maxLines = Infinity): 
   }
   return count === 0 ? undefined : { bytes: bytes.subarray(0, start), ends: ends.slice(0, count), headers };
 };
+
+/** Takes one `\r` off the end of each line that has one. Moves the lines within the block's own memory. */
+export const withoutReturns = (block: Block): Block => {
+  const { bytes, ends, headers } = block;
+  let start = 0;
+  let kept = 0;
+  for (let i = 0; i < ends.length; i++) {
+    const end = ends[i] as number;
+    const stop = end > start && bytes[end - 1] === 0x0d ? end - 1 : end;
+    if (kept !== start) bytes.copyWithin(kept, start, stop);
+    kept += stop - start;
+    bytes[kept] = 0x0a;
+    ends[i] = kept++;
+    start = end + 1;
+  }
+  return kept === start ? block : { bytes: bytes.subarray(0, kept), ends, headers };
+};

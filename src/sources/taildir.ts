@@ -1,0 +1,424 @@
+/**
+ * Files that grow, line by line: Flume's `TAILDIR`.
+ *
+ * `tailing/` has the parts: `file-groups` (what is wanted), `discovery` (which files there are, whatever happens to their
+ * names), `tail-file` (one file and how far it was read and delivered), `line-reader` (bytes to lines), `position-file`.
+ * Here they are put together: who is read next, how much, and when it is settled.
+ *
+ * @module
+ */
+import { z } from 'zod';
+import type { Timer } from '../core/clock.ts';
+import { defineSource } from '../core/component.ts';
+import { Deque } from '../core/deque.ts';
+import { toError } from '../core/errors.ts';
+import type { FlumeEvent } from '../core/event.ts';
+import type { Counters } from '../core/metrics.ts';
+import { flag, int, map, path, text } from '../core/options.ts';
+import type { Emitter, Settled, SourceContext, SourceSession } from '../core/source.ts';
+import { Discovery } from './tailing/discovery.ts';
+import { fileGroups, type FileGroup } from './tailing/file-groups.ts';
+import { chunkSize, LineReader, type Chunk } from './tailing/line-reader.ts';
+import { loadPositions, savePositions } from './tailing/position-file.ts';
+import type { Sent, TailFile } from './tailing/tail-file.ts';
+
+/** The longest wait that a timer knows. */
+const longest = 2 ** 31 - 1;
+
+const options = z.object({
+  filegroups: map('Groups of files: directory/pattern, where only the last segment is a regular expression.', {
+    flume: 'filegroups.*',
+    listedIn: 'filegroups',
+  }),
+  positionFile: path('Where it is kept how far each file was delivered. Each source needs its own.', {
+    default: '~/.flume/taildir_position.json',
+    exclusive: true,
+  }),
+  headers: map('Headers for the events of a group, as <group>.<header>.', { flume: 'headers.*', default: {} }),
+  fileHeader: flag('Whether to add a header with the absolute path of the file.', { default: false }),
+  fileHeaderKey: text('The name of that header.', { default: 'file' }),
+  byteOffsetHeader: flag('Whether to add the header byteoffset: where in its file the line begins.', {
+    default: false,
+  }),
+  skipToEnd: flag('Whether files that are there at the start and have no position begin at their end.', {
+    default: false,
+  }),
+  batchSize: int('Lines per delivery, at most.', { default: 100, min: 1, unit: 'lines' }),
+  maxBatchCount: int(
+    'Batches of one file before it is the turn of the next. 0 or less: no limit, but 1 MiB per turn.',
+    {
+      default: 0,
+      unit: 'batches',
+    },
+  ),
+  idleTimeout: int('After how long without news a last line without newline counts, and the file is closed.', {
+    default: 120_000,
+    min: 1,
+    max: longest,
+    unit: 'ms',
+  }),
+  writePosInterval: int('How often positions are written, at most.', {
+    default: 3000,
+    min: 1,
+    max: longest,
+    unit: 'ms',
+  }),
+  pollInterval: int('How often everything is looked at, at most, for what the system did not tell.', {
+    default: 1000,
+    min: 1,
+    max: longest,
+    unit: 'ms',
+  }),
+  maxLineLength: int('Longer lines are delivered in parts of that size, with the headers linePart and lineParts.', {
+    default: 16 * 1024 * 1024,
+    min: chunkSize,
+    max: 1024 * 1024 * 1024,
+    unit: 'bytes',
+  }),
+  maxOpenFiles: int('Files open at a time.', { default: 64, min: 1, unit: 'files' }),
+});
+type Options = z.output<typeof options>;
+export type TaildirOptions = z.input<typeof options>;
+
+/**
+ * Follows files as they grow, are rotated, and come and go.
+ *
+ * **emits** the complete lines of one file, without `\n` or `\r\n`, as soon as there are any · **pauses** while its
+ * deliveries are unsettled, with at most three reads of 256 KiB in memory · **completes** when it is stopped · **errors**
+ * when the position file cannot be read.
+ *
+ * A file is known by its device and inode: renamed it goes on where it was, and a new file under its old name is read after
+ * it. A file that became shorter is read from the start. One that is deleted, or renamed so that no group wants it, is read
+ * to its end and for 5 more seconds. What is nacked is delivered again from memory; a position is written only when
+ * everything before it is acked, so that a crash repeats lines and loses none.
+ *
+ * A last line without newline is delivered after `idleTimeout`. A line longer than `maxLineLength` is delivered in parts:
+ * the header `linePart` counts them, the last one has `lineParts` as well. Files that cannot be read are reported once, and
+ * tried again.
+ */
+export const taildirSource = defineSource({
+  type: 'taildir',
+  className: 'org.apache.flume.source.taildir.TaildirSource',
+  summary: 'Lines of files that grow, also when they are rotated.',
+  batchSizeOption: 'batchSize',
+  options,
+  open: options => {
+    const groups = fileGroups(options.filegroups, options.headers);
+    return async (emitter: Emitter<FlumeEvent, Sent>, context) => {
+      const tailing = new Tailing(options, emitter, context);
+      await tailing.open(groups);
+      return tailing;
+    };
+  },
+});
+
+/** How much of a file is read before it is another one's turn. */
+const turnBytes = 4 * chunkSize;
+
+/** How long a file without a path is still read: writers reopen their logs late. */
+const rotateWait = 5000;
+
+/** How often files are looked for that are idle, or have no path any more. */
+const sweepInterval = 1000;
+
+class Tailing implements SourceSession<Sent> {
+  readonly #options: Options;
+  readonly #emitter: Emitter<FlumeEvent, Sent>;
+  readonly #context: SourceContext;
+  readonly #counters: Counters;
+  readonly #reader: LineReader;
+  #discovery!: Discovery;
+
+  /** Files that may have something new, in the order of their turns. */
+  readonly #ready = new Deque<TailFile>();
+  /** What was read and not yet handed over; two at most. */
+  readonly #chunks = new Deque<Chunk>();
+  #asked = false;
+  #room: (() => void) | undefined;
+  #working: Promise<void> | undefined;
+  #stopped = false;
+
+  /** Open files, the one that was read longest ago first. */
+  readonly #opened = new Set<TailFile>();
+  /** Files that are not idle yet, the one that has been silent for longest first. */
+  readonly #active = new Set<TailFile>();
+  /** Files without a path. */
+  readonly #lost = new Set<TailFile>();
+  #sweepTimer: Timer;
+
+  /** Positions have moved since they were written. */
+  #moved = false;
+  #saveTimer: Timer;
+  #saving: Promise<void> | undefined;
+
+  constructor(options: Options, emitter: Emitter<FlumeEvent, Sent>, context: SourceContext) {
+    this.#options = options;
+    this.#emitter = emitter;
+    this.#context = context;
+    this.#counters = Object.assign(context.counters, { OpenFileCount: 0, LinePartCount: 0, LostByteCount: 0 });
+    this.#reader = new LineReader(options.maxLineLength);
+  }
+
+  async open(groups: readonly FileGroup[]): Promise<void> {
+    const { positionFile, skipToEnd, pollInterval, fileHeader, fileHeaderKey } = this.#options;
+    const { log, clock } = this.#context;
+    const saved = await loadPositions(positionFile, log, clock.now());
+    this.#discovery = new Discovery(
+      { groups, saved, skipToEnd, pollInterval, fileHeader: fileHeader ? fileHeaderKey : undefined },
+      this.#context,
+      file => this.#wake(file),
+      cause => this.#emitter.fail(cause),
+    );
+    await this.#discovery.start();
+    // Now, so that trouble with it shows at the start.
+    await this.#save();
+    this.#sweepLater();
+    this.#saveLater();
+  }
+
+  // --- what the kernel calls
+
+  pull(): void {
+    this.#asked = true;
+    this.#answer();
+  }
+
+  settled(sent: Sent, what: Settled): void {
+    if (what !== 'acked') return;
+    sent.file.acked(sent);
+    this.#moved = true;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#context.clock.cancel(this.#sweepTimer);
+    this.#context.clock.cancel(this.#saveTimer);
+    this.#room?.();
+    await this.#discovery.stop();
+    await this.#working;
+  }
+
+  async close(): Promise<void> {
+    await this.#reader.begin();
+    await Promise.all(Array.from(this.#opened, file => this.#close(file)));
+    await this.#saving;
+    await this.#save();
+  }
+
+  // --- handing over
+
+  /** Answers a pull, if there is one and there are lines. */
+  #answer(): void {
+    const { batchSize, byteOffsetHeader } = this.#options;
+    while (this.#asked && !this.#stopped) {
+      const chunk = this.#chunks.peek();
+      if (chunk === undefined) return;
+      const batch = byteOffsetHeader ? chunk.takeWithOffsets(batchSize, 'byteoffset') : chunk.take(batchSize);
+      const sent = chunk.file.send(chunk.offset);
+      if (chunk.empty) {
+        this.#chunks.shift();
+        this.#room?.();
+      }
+      this.#asked = false;
+      this.#emitter.emit(batch, sent);
+    }
+  }
+
+  /** Hands over a chunk; resolves when the next one has room. */
+  async #offer(chunk: Chunk): Promise<void> {
+    this.#chunks.push(chunk);
+    this.#answer();
+    if (this.#chunks.length < 2 || this.#stopped) return;
+    await new Promise<void>(resolve => (this.#room = resolve));
+    this.#room = undefined;
+  }
+
+  // --- reading
+
+  /** Puts a file in line, unless it is already or may not be read yet. */
+  #wake(file: TailFile): void {
+    if (file.queued || file.held) return;
+    file.queued = true;
+    this.#ready.push(file);
+    if (this.#working === undefined && !this.#stopped) this.#working = this.#readAll();
+  }
+
+  async #readAll(): Promise<void> {
+    try {
+      for (let file = this.#ready.shift(); file !== undefined && !this.#stopped; file = this.#ready.shift()) {
+        file.queued = false;
+        await this.#turn(file);
+      }
+    } catch (thrown) {
+      this.#emitter.fail(toError(thrown));
+    }
+    this.#working = undefined;
+  }
+
+  async #turn(file: TailFile): Promise<void> {
+    const { seen } = file;
+    try {
+      if (!file.forgotten) await this.#open(file);
+      const more = file.handle !== undefined && (await this.#readSome(file));
+      file.failing = false;
+      if (this.#stopped) return;
+      if (file.seen > seen) this.#grew(file);
+      if (more) this.#wake(file);
+      else await this.#atEnd(file, file.seen > seen);
+    } catch (thrown) {
+      await this.#failed(file, toError(thrown));
+    }
+  }
+
+  /** Reads as much as one turn may; true if there is more. */
+  async #readSome(file: TailFile): Promise<boolean> {
+    const { maxBatchCount, batchSize } = this.#options;
+    const start = file.position;
+    let lines = maxBatchCount > 0 ? maxBatchCount * batchSize : Infinity;
+    await this.#reader.begin();
+    for (;;) {
+      const chunk = await this.#reader.next(file, lines);
+      if (chunk === undefined || this.#stopped) return false;
+      if (lines !== Infinity) lines -= chunk.lines;
+      if (chunk.cut) this.#counters['LinePartCount'] = (this.#counters['LinePartCount'] ?? 0) + 1;
+      await this.#offer(chunk);
+      if (chunk.last) return false;
+      if (lines <= 0 || (file.position - start >= turnBytes && this.#ready.length > 0)) return true;
+    }
+  }
+
+  /** There is no more in this file for now. */
+  async #atEnd(file: TailFile, grew: boolean): Promise<void> {
+    if (!grew && (await this.#truncated(file))) return this.#wake(file);
+    const { clock } = this.#context;
+    const over = file.lostAt !== undefined && clock.now() - Math.max(file.lostAt, file.grewAt) >= rotateWait;
+    if (!grew && file.handle !== undefined && (file.idle || over)) {
+      const rest = await this.#reader.rest(file);
+      if (rest !== undefined) await this.#offer(rest);
+      await this.#close(file);
+    }
+    if (file.lostAt === undefined) this.#lost.delete(file);
+    else if (file.handle !== undefined) this.#lost.add(file);
+    else this.#forget(file);
+    this.#release(file);
+  }
+
+  #grew(file: TailFile): void {
+    file.grewAt = this.#context.clock.now();
+    file.idle = false;
+    this.#active.delete(file);
+    this.#active.add(file);
+  }
+
+  async #truncated(file: TailFile): Promise<boolean> {
+    const { size } = (await file.handle?.stat()) ?? { size: file.seen };
+    if (size >= file.seen) return false;
+    const { name, log } = this.#context;
+    log.warn(`${name}: ${file.path} was truncated to ${size} bytes; it is read from the start.`);
+    this.#countLoss(file.seen - file.position);
+    file.restart();
+    this.#moved = true;
+    return true;
+  }
+
+  async #failed(file: TailFile, cause: Error): Promise<void> {
+    if (!file.failing && !this.#stopped) {
+      const { name, log, counters } = this.#context;
+      counters.EventReadFail++;
+      log.warn(`${name}: ${file.path} cannot be read: ${cause.message}. It is tried again.`, { cause });
+    }
+    file.failing = true;
+    await this.#close(file);
+    if (file.lostAt !== undefined) this.#forget(file);
+    this.#release(file);
+  }
+
+  /** It is the turn of the file that has its path now. */
+  #release(file: TailFile): void {
+    const { successor } = file;
+    if (successor === undefined) return;
+    file.successor = undefined;
+    successor.held = false;
+    this.#wake(successor);
+  }
+
+  #forget(file: TailFile): void {
+    const { size, position, path, forgotten } = file;
+    this.#lost.delete(file);
+    this.#active.delete(file);
+    this.#discovery.forget(file);
+    this.#moved = true;
+    if (forgotten || size <= position) return;
+    const { name, log } = this.#context;
+    log.error(`${name}: ${path} was deleted before its bytes from ${position} to ${size} were read.`);
+    this.#countLoss(size - position);
+  }
+
+  #countLoss(bytes: number): void {
+    this.#counters['LostByteCount'] = (this.#counters['LostByteCount'] ?? 0) + bytes;
+  }
+
+  // --- open files
+
+  /** Opens a file, and closes the one that was used longest ago if there are too many. */
+  async #open(file: TailFile): Promise<void> {
+    if ((await file.open()) === undefined) return;
+    this.#opened.delete(file);
+    this.#opened.add(file);
+    if (this.#opened.size > this.#options.maxOpenFiles) {
+      // Not one that has no path any more: it could not be opened again.
+      for (const other of this.#opened) {
+        if (other === file || other.lostAt !== undefined) continue;
+        await this.#close(other);
+        break;
+      }
+    }
+    this.#counters['OpenFileCount'] = this.#opened.size;
+  }
+
+  async #close(file: TailFile): Promise<void> {
+    this.#opened.delete(file);
+    this.#counters['OpenFileCount'] = this.#opened.size;
+    // It was only read: there is nothing that closing could fail to do.
+    await file.close().catch(() => undefined);
+  }
+
+  // --- from time to time
+
+  #sweepLater(): void {
+    const { clock } = this.#context;
+    const { idleTimeout } = this.#options;
+    this.#sweepTimer = clock.after(Math.min(sweepInterval, idleTimeout), () => {
+      for (const file of this.#active) {
+        if (clock.now() - file.grewAt < idleTimeout) break;
+        this.#active.delete(file);
+        file.idle = true;
+        this.#wake(file);
+      }
+      for (const file of this.#lost) this.#wake(file);
+      this.#sweepLater();
+    });
+  }
+
+  #saveLater(): void {
+    const { clock, log, name } = this.#context;
+    this.#saveTimer = clock.after(this.#options.writePosInterval, () => {
+      const saving = this.#moved ? this.#save() : Promise.resolve();
+      this.#saving = saving
+        .catch((error: unknown) => log.error(`${name}: ${toError(error).message}`, { cause: error }))
+        .then(() => {
+          if (!this.#stopped) this.#saveLater();
+        });
+    });
+  }
+
+  async #save(): Promise<void> {
+    this.#moved = false;
+    try {
+      await savePositions(this.#options.positionFile, this.#discovery.positions());
+    } catch (error) {
+      this.#moved = true;
+      throw error;
+    }
+  }
+}
