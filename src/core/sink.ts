@@ -76,6 +76,9 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
     super();
     this.#writer = writer;
     this.#options = options;
+    const { concurrency = 1 } = options;
+    if (!(concurrency >= 1))
+      throw new MillraceError('MR_CONFIG', `concurrency: expected a whole number of at least 1, found ${concurrency}.`);
     this.done = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -91,7 +94,8 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
 
   /** Joins the flow that is being subscribed. Without it, the sink opens with the first delivery, in a scope of its own. */
   attach(scope: Scope = currentScope()): void {
-    if (this.#scope !== undefined) return;
+    if (this.#scope !== undefined)
+      throw new MillraceError('MR_SINK_USED', 'this sink is used by another flow; make a new one for each flow.');
     const name = this.#options.name ?? 'sink';
     const { clock, random, log, metrics, ledger } = scope;
     const counters =
@@ -110,7 +114,12 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
       opened: this.#writer.open === undefined,
       opening: undefined,
       next: lane => this.#next(lane),
+      refuse: cause => {
+        for (let delivery = this.#queue.shift(); delivery !== undefined; delivery = this.#queue.shift())
+          delivery.nack(cause);
+      },
       wanted: () => !this.#ending || this.#queue.length > 0,
+      aborted: undefined,
     };
     this.#shared = shared;
     const { concurrency = 1 } = this.#options;
@@ -123,10 +132,10 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
   /** Ends at once: what is not written is nacked, retries are given up. */
   abort(): void {
     this.#failure ??= new MillraceError('MR_FLOW_STOPPED', `${this.#options.name ?? 'sink'} was aborted.`);
-    for (let delivery = this.#queue.shift(); delivery !== undefined; delivery = this.#queue.shift())
-      delivery.nack(this.#failure);
+    if (this.#shared !== undefined) this.#shared.aborted = this.#failure;
+    this.#shared?.refuse(this.#failure);
     this.unsubscribe();
-    for (const lane of this.#lanes) lane.abort(this.#failure);
+    for (const lane of this.#lanes) lane.hurry();
   }
 
   protected override _next(delivery: Delivery<T>): void {
@@ -168,6 +177,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
   #end(): void {
     if (this.#ending) return;
     this.#ending = true;
+    for (const lane of this.#lanes) lane.hurry();
     this.#closeWhenIdle();
   }
 
@@ -179,8 +189,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
 
   async #close(): Promise<void> {
     try {
-      // Never joined a flow: never opened.
-      if (this.#scope !== undefined) await this.#writer.close?.();
+      if (this.#shared?.opened === true) await this.#writer.close?.();
     } catch (thrown) {
       this.#failure ??= toError(thrown);
     }
@@ -199,9 +208,17 @@ interface Shared<T> {
   opened: boolean;
   opening: Promise<void> | undefined;
   readonly next: (lane: Lane<T>) => Delivery<T> | undefined;
+  /** Nacks everything that no lane has taken yet. */
+  readonly refuse: (cause: Error) => void;
   /** False once there is nothing to open the destination for. */
   readonly wanted: () => boolean;
+  /** Set when everything is to end at once. */
+  aborted: Error | undefined;
 }
+
+/** Whatever can be awaited, of any make: a query builder, a promise of another realm. */
+const isPromise = (value: unknown): value is Promise<void> =>
+  typeof (value as Partial<Promise<void>> | undefined)?.then === 'function';
 
 /** One write at a time, with its retries. Its callbacks are made once, not per batch. */
 class Lane<T> {
@@ -217,12 +234,12 @@ class Lane<T> {
     this.#shared = shared;
   }
 
-  /** Stops retrying. A write that is under way is left to end; its outcome comes too late. */
-  abort(cause: Error): void {
-    if (this.#timer === undefined) return;
-    this.#shared.context.clock.cancel(this.#timer);
+  /** Does not wait for another attempt if there is nothing left to attempt. A write that is under way is left to end. */
+  hurry(): void {
+    const { context, aborted, wanted } = this.#shared;
+    if (this.#timer === undefined || (aborted === undefined && (this.#current !== undefined || wanted()))) return;
+    context.clock.cancel(this.#timer);
     this.#timer = undefined;
-    if (this.#current !== undefined) this.#giveUp(this.#current, cause);
     this.work();
   }
 
@@ -239,14 +256,14 @@ class Lane<T> {
 
   /** True to go on at once, false when a callback will. */
   #step(): boolean {
-    const { writer } = this.#shared;
+    const { writer, aborted } = this.#shared;
     if (!this.#shared.opened && this.#shared.wanted()) return this.#open();
     this.#current ??= this.#later.pop() ?? this.#shared.next(this);
     if (this.#current === undefined) return false;
-    if (!this.#current.live)
+    if (aborted !== undefined || !this.#current.live)
       return this.#giveUp(
         this.#current,
-        new MillraceError('MR_SINK_FAILED', 'the delivery was taken back by its emitter.'),
+        aborted ?? new MillraceError('MR_SINK_FAILED', 'the delivery was taken back by its emitter.'),
       );
     const { batch } = this.#current;
     let writing: void | Promise<void>;
@@ -255,7 +272,7 @@ class Lane<T> {
     } catch (thrown) {
       return this.#failed(thrown);
     }
-    if (writing === undefined) return this.#written();
+    if (!isPromise(writing)) return this.#written();
     writing.then(this.#onWritten, this.#onFailed);
     return false;
   }
@@ -265,7 +282,7 @@ class Lane<T> {
     const { writer, context } = this.#shared;
     try {
       const opening = this.#shared.opening ?? writer.open?.(context);
-      if (opening === undefined) {
+      if (!isPromise(opening)) {
         this.#shared.opened = true;
         return true;
       }
@@ -318,16 +335,20 @@ class Lane<T> {
     const { context, attempts, backoff } = this.#shared;
     const delivery = this.#current;
     context.counters.EventWriteFail++;
-    if (delivery !== undefined && isPermanent(cause)) return this.#poisoned(delivery, cause);
+    if (delivery !== undefined && isPermanent(cause) && this.#shared.aborted === undefined)
+      return this.#poisoned(delivery, cause);
     this.#attempt++;
     this.#shared.trouble = cause;
-    if (delivery !== undefined && this.#attempt >= attempts) {
-      return this.#giveUp(
-        delivery,
-        new MillraceError('MR_SINK_FAILED', `${context.name} failed ${this.#attempt} times: ${cause.message}`, {
-          cause,
-        }),
+    if (this.#shared.aborted !== undefined || (delivery === undefined && !this.#shared.wanted())) return true;
+    if (this.#attempt >= attempts) {
+      const spent = new MillraceError(
+        'MR_SINK_FAILED',
+        `${context.name} failed ${this.#attempt} times: ${cause.message}`,
+        { cause },
       );
+      if (delivery !== undefined) return this.#giveUp(delivery, spent);
+      // It could not be opened: somebody else may be able to deliver what waits.
+      this.#shared.refuse(spent);
     }
     const delay = backoffDelay(backoff, this.#attempt, context.random);
     context.log.warn(
