@@ -3,9 +3,9 @@
  *
  * @module
  */
+import type { z } from 'zod';
 import type { ComponentInfo } from '../core/component.ts';
 import { toError } from '../core/errors.ts';
-import type { z } from 'zod';
 import { nearest } from '../core/nearest.ts';
 import { expectation, fieldInfo, shown, type FieldInfo } from '../core/options.ts';
 import type { Entry } from './properties.ts';

@@ -34,6 +34,7 @@ export type Kind = keyof Registry;
 /** What is built in. */
 export const builtIn: Registry = {
   source: {
+    http: () => import('../sources/http.ts').then(m => m.httpSource),
     netcat: () => import('../sources/netcat.ts').then(m => m.netcatSource),
     seq: () => import('../sources/seq.ts').then(m => m.seqSource),
   },

@@ -1,5 +1,10 @@
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { componentHelp, componentList, referencePages } from '../../src/agent/help.ts';
+import { check } from '../../src/agent/plan.ts';
+import { builtIn } from '../../src/agent/registry.ts';
 import { errorCodes } from '../../src/core/errors.ts';
 import { fakes } from './fakes.ts';
 
@@ -75,6 +80,10 @@ Only in code
   });
 });
 
+const examples = [...(await referencePages(builtIn))].flatMap(([path, text]) => {
+  const lines = /```properties\n([^]*?)```/.exec(text)?.[1];
+  return lines === undefined ? [] : [[path, lines] as const];
+});
 describe('reference pages', () => {
   test('one per component, the errors, and a list', async () => {
     const pages = await referencePages(registry);
@@ -101,6 +110,21 @@ describe('reference pages', () => {
     );
     expect(page).toContain('| `port` | `port` | a port, 0–65535 | required | Port to listen on. |');
     expect(page).toContain('| `listening` | Called when it listens. |');
+  });
+
+  test.each(examples)('the example in %s is a configuration without errors', async (path, lines) => {
+    const others = [
+      'a1.sources = r1\na1.channels = c1\na1.sinks = k1\n',
+      path.includes('source-') ? '' : 'a1.sources.r1.type = seq\na1.sources.r1.channels = c1\n',
+      path.includes('channel-') ? '' : 'a1.channels.c1.type = memory\n',
+      path.includes('sink-') ? '' : 'a1.sinks.k1.type = null\na1.sinks.k1.channel = c1\n',
+    ];
+    const file = join(await mkdtemp(join(tmpdir(), 'millrace-')), 'flume.conf');
+    await writeFile(file, others.join('') + lines);
+    const lookups = { env: {}, system: {} };
+    const { plan, problems } = await check({ files: [file], agent: 'a1', registry: builtIn, lookups });
+    expect(problems.filter(p => p.severity === 'error')).toEqual([]);
+    expect(plan).toBeDefined();
   });
 
   test('every error code has its row', async () => {
