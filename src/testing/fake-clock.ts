@@ -73,10 +73,19 @@ export class FakeClock implements Clock {
     this.#now = end;
   }
 
+  /** Lets time pass until `condition` holds, for at most `limit` ms of this clock's time; false if it still does not. */
+  async until(condition: () => boolean, limit = 3_600_000): Promise<boolean> {
+    const end = this.#now + limit;
+    await this.#run(end, condition);
+    if (condition()) return true;
+    this.#now = end;
+    return false;
+  }
+
   /** Lets time pass until nobody waits for anything. Throws if that takes more than `limit` ms of this clock's time. */
   async runUntilIdle(limit = 3_600_000): Promise<void> {
-    await this.#run(this.#now + limit, () => this.pending === 0);
-    if (this.pending > 0) throw new Error(`${this.pending} timers still wait after ${limit} ms`);
+    if (await this.until(() => this.pending === 0, limit)) return;
+    throw new Error(`${this.pending} timers still wait after ${limit} ms`);
   }
 
   /**
@@ -88,10 +97,10 @@ export class FakeClock implements Clock {
     const end = () => (state.settled = true);
     promise.then(end, end);
     const start = this.#now;
-    await this.#run(start + limit, () => state.settled || this.pending === 0);
+    const over = await this.until(() => state.settled || this.pending === 0, limit);
     if (state.settled) return promise;
     throw new Error(
-      this.pending === 0
+      over
         ? `stuck: ${this.#now - start} ms have passed, nothing is under way, and the promise is not settled`
         : `not settled after ${limit} ms`,
     );

@@ -15,3 +15,6 @@ export {
   type SourceStep,
 } from './scripted-source.ts';
 export { seededRandom } from './seeded-random.ts';
+export { laws, type Law, type LawId, type LawRun, type LawSpec } from './laws/law.ts';
+export { sourceLaws, type SourceSpec, type SourceTuning, type SourceUnderTest } from './laws/source-laws.ts';
+export { stageLaws, type StageSpec } from './laws/stage-laws.ts';

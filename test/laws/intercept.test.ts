@@ -1,0 +1,10 @@
+import { delay, filter, map, mergeMap, of, tap } from 'rxjs';
+import { describe, test } from 'vitest';
+import { event } from '../../src/core/event.ts';
+import { intercept } from '../../src/operators/intercept.ts';
+import { stageLaws } from '../../src/testing/laws/stage-laws.ts';
+
+describe('intercept: identity', () => {
+  for (const law of stageLaws({ name: 'intercept', make: () => intercept(map(e => e)) }))
+    test(law.name, () => law.run());
+});
