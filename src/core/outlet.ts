@@ -241,7 +241,13 @@ export class Outlet<T> {
     this.#unlink(entry);
     entry.generation++;
     if (outcome === 'ack') this.#supply.done(entry, undefined);
-    else this.#failed(entry, outcome, cause as Error, failed, overtaken);
+    else {
+      // Nothing may leave before what is taken back is first in line again.
+      const pumping = this.#pumping;
+      this.#pumping = true;
+      this.#failed(entry, outcome, cause as Error, failed, overtaken);
+      this.#pumping = pumping;
+    }
     this.pump();
   }
 
