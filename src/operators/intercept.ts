@@ -19,8 +19,8 @@ type Op<A, B> = OperatorFunction<A, B>;
 /** One batch under way. */
 interface Running {
   readonly delivery: Delivery<unknown>;
-  /** What is left of it, once its Observable has completed. */
-  result: unknown[] | undefined;
+  /** What is left of it, once its Observable has completed; `failed` if it did not, and the delivery is settled. */
+  result: unknown[] | 'failed' | undefined;
   subscription: Subscription | undefined;
 }
 
@@ -83,7 +83,7 @@ export function intercept(
           const cause = toError(thrown);
           if (cause instanceof MillraceError && !cause.retriable) delivery.reject(cause);
           else delivery.nack(cause);
-          batch.result = [];
+          batch.result = 'failed';
           leave();
         };
         try {
@@ -109,6 +109,7 @@ export function intercept(
           if (first?.result !== undefined) {
             running.shift();
             const { delivery, result } = first;
+            if (result === 'failed') continue;
             if (!delivery.live) delivery.nack(new MillraceError('MR_USER_CODE', 'overtaken'));
             else if (result.length > 0) subscriber.next(delivery.derive(result));
             else {
@@ -138,7 +139,7 @@ export function intercept(
         const gone = new MillraceError('MR_FLOW_STOPPED', 'the flow was unsubscribed.');
         for (let batch = running.shift(); batch !== undefined; batch = running.shift()) {
           batch.subscription?.unsubscribe();
-          batch.delivery.nack(gone);
+          if (batch.result !== 'failed') batch.delivery.nack(gone);
         }
         for (let delivery = waiting.shift(); delivery !== undefined; delivery = waiting.shift()) delivery.nack(gone);
       };
