@@ -13,9 +13,18 @@ export interface FlumeEvent {
   readonly body: Buffer;
 }
 
-/** Headers without a prototype, so that a key such as `constructor` is a key like any other. */
+/** Makes objects with nothing behind their own keys. So does `Object.create(null)`, but filling that takes five times as long. */
+const HeaderMap = function () {
+  // Only its prototype matters.
+} as unknown as new () => Record<string, string>;
+HeaderMap.prototype = Object.freeze(Object.create(null) as object);
+
+/** Headers to be filled one by one, and frozen then. A key such as `constructor` or `__proto__` is a key like any other. */
+export const newHeaders = (): Record<string, string> => new HeaderMap();
+
+/** Headers from an object's own keys. */
 export const headers = (entries: Readonly<Record<string, string>>): Headers =>
-  Object.freeze(Object.assign(Object.create(null) as Record<string, string>, entries));
+  Object.freeze(Object.assign(newHeaders(), entries));
 
 /** No headers; shared by all events that have none. */
 export const noHeaders: Headers = headers({});

@@ -14,7 +14,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { MillraceError } from '../core/errors.ts';
-import { noHeaders, type FlumeEvent, type Headers } from '../core/event.ts';
+import { newHeaders, noHeaders, type FlumeEvent, type Headers } from '../core/event.ts';
 
 /** How deeply what is passed over may be nested. */
 const maxDepth = 64;
@@ -118,7 +118,7 @@ class Reader {
       return noHeaders;
     }
     this.#at++;
-    const headers = Object.create(null) as Record<string, string>;
+    const headers = newHeaders();
     for (let first = true; this.#more(closeObject, first); first = false) {
       this.#name();
       const name = this.#text();

@@ -11,7 +11,7 @@ import { z } from 'zod';
 import type { Timer } from '../core/clock.ts';
 import { defineSource } from '../core/component.ts';
 import { MillraceError, systemCode, toError } from '../core/errors.ts';
-import { headers, noHeaders, type FlumeEvent } from '../core/event.ts';
+import { newHeaders, type FlumeEvent } from '../core/event.ts';
 import { choice, code, int, list, port, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext } from '../core/source.ts';
 import { jsonCharsets, readJsonEvents } from '../protocols/json-events.ts';
@@ -187,12 +187,12 @@ const handlers: Readonly<Record<Options['handler'], Handler>> = {
   },
   BLOBHandler: ({ url = '' }, body, { mandatoryParameters }) => {
     const query = url.indexOf('?');
-    const given = new Map<string, string>();
-    for (const [name, value] of new URLSearchParams(query < 0 ? '' : url.slice(query)))
-      if (!given.has(name)) given.set(name, value);
-    const missing = mandatoryParameters.find(name => !given.has(name));
+    const headers = newHeaders();
+    // Of parameters that come twice, the first counts.
+    for (const [name, value] of new URLSearchParams(query < 0 ? '' : url.slice(query))) headers[name] ??= value;
+    const missing = mandatoryParameters.find(name => !(name in headers));
     if (missing !== undefined) throw new Refusal(500, `Please specify ${missing} parameter in the request.`);
-    return [{ headers: given.size === 0 ? noHeaders : headers(Object.fromEntries(given)), body }];
+    return [{ headers: Object.freeze(headers), body }];
   },
 };
 
@@ -327,7 +327,7 @@ class Requests {
 
   #complete(request: Request): void {
     if (!this.#arriving.delete(request)) return;
-    const { message, chunks } = request;
+    const { message, response, chunks } = request;
     const { handler, answerTimeout } = this.#options;
     const body = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
     request.chunks = [];
@@ -342,9 +342,10 @@ class Requests {
       this.#answer(request);
       return;
     }
-    request.timer = this.#context.clock.after(answerTimeout, () => this.#late(request));
     this.#waiting.add(request);
     this.#next();
+    // Mostly it is answered by now.
+    if (!response.writableEnded) request.timer = this.#context.clock.after(answerTimeout, () => this.#late(request));
   }
 
   #next(): void {
