@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { from, Observable, type OperatorFunction, type Subscription } from 'rxjs';
+import { from, Observable, Subscriber, type OperatorFunction } from 'rxjs';
 import { Deque } from '../core/deque.ts';
 import type { Delivery } from '../core/delivery.ts';
-import { MillraceError, toError } from '../core/errors.ts';
 import type { FlumeEvent } from '../core/event.ts';
+import { unsubscribed } from './in-turn.ts';
+import { filterOut, refuse } from './map-batch.ts';
 
 export interface InterceptOptions {
   /** Batches at a time; what comes out keeps the order of what went in. Default 1. */
@@ -16,21 +17,46 @@ export interface InterceptOptions {
 
 type Op<A, B> = OperatorFunction<A, B>;
 
-/** One batch under way. */
-interface Running {
+/** One batch under way. Half as dear as an observer made of functions. */
+class Running extends Subscriber<unknown> {
   readonly delivery: Delivery<unknown>;
-  /** What is left of it, once its Observable has completed; `failed` if it did not, and the delivery is settled. */
-  result: unknown[] | 'failed' | undefined;
-  subscription: Subscription | undefined;
+  readonly out: unknown[] = [];
+  outcome: 'completed' | 'failed' | undefined;
+  readonly #onEnd: () => void;
+
+  constructor(delivery: Delivery<unknown>, onEnd: () => void) {
+    super();
+    this.delivery = delivery;
+    this.#onEnd = onEnd;
+  }
+
+  protected override _next(value: unknown): void {
+    this.out.push(value);
+  }
+
+  protected override _error(thrown: unknown): void {
+    this.unsubscribe();
+    this.outcome = 'failed';
+    refuse(this.delivery, 'intercept', thrown);
+    this.#onEnd();
+  }
+
+  protected override _complete(): void {
+    this.unsubscribe();
+    this.outcome = 'completed';
+    this.#onEnd();
+  }
 }
 
 /**
  * Runs each batch through RxJS operators as a finite Observable of its events. Whatever comes out stays under the same
  * settlement, so operators may drop, expand, reorder, aggregate and wait: `intercept(filter(…), mergeMap(enrich, 4))`.
+ * For a plain function of a batch, {@link mapBatch} is faster; to set headers, `setHeaders`.
  *
  * **emits** one delivery per batch, when its Observable completes; a batch of which nothing is left is acked and counted
  * as filtered · **pauses** by not settling · **completes** after its source, when nothing is under way ·
- * **errors** never by itself: what throws is a nack of its batch (or a reject, if the error is permanent).
+ * **errors** with its source only: what an operator throws is a nack of its batch (a reject, if the error is permanent).
+ * Keeps order, also with `concurrency`. Unsubscribed, it cancels and nacks what is under way.
  */
 export function intercept<A = FlumeEvent, B = A>(a: Op<A, B>, options?: InterceptOptions): Op<Delivery<A>, Delivery<B>>;
 export function intercept<A = FlumeEvent, B = A, C = B>(
@@ -63,7 +89,7 @@ export function intercept(
   ...given: (Op<unknown, unknown> | InterceptOptions | undefined)[]
 ): Op<Delivery<unknown>, Delivery<unknown>> {
   const operators = given.filter(one => typeof one === 'function');
-  const { concurrency = 1 } = (given.find(one => typeof one === 'object') as InterceptOptions | undefined) ?? {};
+  const { concurrency = 1 } = given.find((one): one is InterceptOptions => typeof one === 'object') ?? {};
   const through = (events: readonly unknown[]) =>
     operators.reduce<Observable<unknown>>((below, operator) => operator(below), from(events));
 
@@ -73,75 +99,59 @@ export function intercept(
       /** In order of arrival: only the first may leave. */
       const running = new Deque<Running>();
       let ended = false;
-      let leaving = false;
+      let turning = false;
 
       const start = (delivery: Delivery<unknown>) => {
-        const batch: Running = { delivery, result: undefined, subscription: undefined };
-        const out: unknown[] = [];
+        // Overtaken while it waited: it will come again.
+        if (!delivery.live) return void delivery.nack(unsubscribed());
+        const batch = new Running(delivery, turn);
         running.push(batch);
-        const fail = (thrown: unknown) => {
-          const cause = toError(thrown);
-          if (cause instanceof MillraceError && !cause.retriable) delivery.reject(cause);
-          else delivery.nack(cause);
-          batch.result = 'failed';
-          leave();
-        };
         try {
-          batch.subscription = through(delivery.events).subscribe({
-            next: value => void out.push(value),
-            error: fail,
-            complete: () => {
-              batch.result = out;
-              leave();
-            },
-          });
+          through(delivery.events).subscribe(batch);
         } catch (thrown) {
-          fail(thrown);
+          batch.error(thrown);
         }
       };
 
+      const leave = ({ delivery, outcome, out }: Running) => {
+        if (outcome === 'failed') return;
+        if (!delivery.live) delivery.nack(unsubscribed());
+        else if (out.length === 0) filterOut(delivery);
+        else subscriber.next(delivery.derive(out));
+      };
+
       /** Lets out what is ready, oldest first, and lets in what waits. A loop: batches that are ready at once do not recurse. */
-      const leave = () => {
-        if (leaving) return;
-        leaving = true;
+      const turn = () => {
+        if (turning) return;
+        turning = true;
         for (;;) {
-          const first = running.peek();
-          if (first?.result !== undefined) {
-            running.shift();
-            const { delivery, result } = first;
-            if (result === 'failed') continue;
-            if (!delivery.live) delivery.nack(new MillraceError('MR_USER_CODE', 'overtaken'));
-            else if (result.length > 0) subscriber.next(delivery.derive(result));
-            else {
-              delivery.ledger.filtered += delivery.length;
-              if (!delivery.ack()) delivery.ledger.filtered -= delivery.length;
-            }
-          } else if (waiting.length > 0 && running.length < concurrency) start(waiting.shift() as Delivery<unknown>);
+          if (running.peek()?.outcome !== undefined) leave(running.shift() as Running);
+          else if (waiting.length > 0 && running.length < concurrency) start(waiting.shift() as Delivery<unknown>);
           else break;
         }
-        leaving = false;
+        turning = false;
         if (ended && running.length === 0) subscriber.complete();
       };
 
       const upstream = source.subscribe({
         next: delivery => {
           waiting.push(delivery);
-          leave();
+          turn();
         },
-        error: (cause: any) => subscriber.error(cause),
+        error: (cause: unknown) => subscriber.error(cause),
         complete: () => {
           ended = true;
-          leave();
+          turn();
         },
       });
       return () => {
         upstream.unsubscribe();
-        const gone = new MillraceError('MR_FLOW_STOPPED', 'the flow was unsubscribed.');
         for (let batch = running.shift(); batch !== undefined; batch = running.shift()) {
-          batch.subscription?.unsubscribe();
-          if (batch.result !== 'failed') batch.delivery.nack(gone);
+          batch.unsubscribe();
+          if (batch.outcome !== 'failed') batch.delivery.nack(unsubscribed());
         }
-        for (let delivery = waiting.shift(); delivery !== undefined; delivery = waiting.shift()) delivery.nack(gone);
+        for (let delivery = waiting.shift(); delivery !== undefined; delivery = waiting.shift())
+          delivery.nack(unsubscribed());
       };
     });
 }
