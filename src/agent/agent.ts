@@ -6,7 +6,7 @@
  */
 import { retry, type Observable } from 'rxjs';
 import { backoffDelay, systemClock, type Timer } from '../core/clock.ts';
-import type { Channel } from '../core/channel.ts';
+import type { Channel, Input } from '../core/channel.ts';
 import type { Delivery } from '../core/delivery.ts';
 import { MillraceError, toError } from '../core/errors.ts';
 import type { FlumeEvent } from '../core/event.ts';
@@ -15,7 +15,10 @@ import { Ledger } from '../core/ledger.ts';
 import { Metrics } from '../core/metrics.ts';
 import { inScope, Scope, type Context, type Log } from '../core/scope.ts';
 import type { Sink } from '../core/sink.ts';
+import { replicate } from '../operators/routing/replicate.ts';
+import { route } from '../operators/routing/route.ts';
 import type { Plan, PlannedChannel, PlannedSink, PlannedSource } from './plan.ts';
+import type { Route } from './selectors.ts';
 
 /** How long a source that broke waits before it is opened again. */
 const restart = { initial: 1000, max: 30_000 };
@@ -67,11 +70,17 @@ export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
     return inScope(scope, () => run(supervised(planned, plan, scope, broken), into(planned, channel)));
   });
 
+  for (const flow of [...draining, ...filling]) {
+    flow.done.catch((thrown: unknown) =>
+      options.log.error(`a flow has ended: ${toError(thrown).message}`, { cause: thrown }),
+    );
+  }
+
   /** First the sources, so that nothing new comes; then the channels, which end when their inputs have; then the sinks. */
   const drain = async () => {
     await Promise.allSettled(filling.map(flow => flow.stop({ timeout: Infinity })));
     for (const one of channels.values()) one.end();
-    await Promise.all(draining.map(flow => flow.done));
+    await Promise.allSettled(draining.map(flow => flow.done));
     await Promise.all(Array.from(channels.values(), one => one.closed));
   };
   const abort = () => {
@@ -163,10 +172,20 @@ const transactionCapacity = (plan: Plan, channels: readonly string[]): number =>
       .map(({ options }) => (options['transactionCapacity'] as number | undefined) ?? Infinity),
   );
 
-/** Where a source's events go. */
+/** Where a source's events go: into its channel, or through its selector into several. */
 const into = ({ channels, selector }: PlannedSource, channel: (name: string) => Channel): FlowSink<FlumeEvent> => {
-  void selector;
-  return channel(channels[0] as string).input();
+  const inputs = new Map(channels.map(name => [name, channel(name).input()]));
+  const to = (names: readonly string[]) => names.map(name => inputs.get(name) as Input);
+  if (selector.type === 'replicating') {
+    const [only] = inputs.values();
+    if (inputs.size === 1 && only !== undefined) return only;
+    return replicate(to(selector.required), { optional: to(selector.optional) });
+  }
+  const { header, mapping, otherwise } = selector;
+  const byValue = (part: keyof Route) =>
+    Object.fromEntries(Array.from(mapping, ([value, route]) => [value, to(route[part])]));
+  // As in Flume, an event that is mapped nowhere leaves the flow; here it is counted as filtered.
+  return route(header, { cases: byValue('required'), optional: byValue('optional'), default: to(otherwise.required) });
 };
 
 /** The channels that hang together because one source feeds them: groups of names, each in the order of the plan. */
