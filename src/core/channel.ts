@@ -61,6 +61,8 @@ interface Waiting<T> {
   rest: Batch<T> | undefined;
   /** Events that can never be put. */
   tooLarge: T[];
+  /** Since when it waits; the clock starts again with each part that goes in. */
+  since: number;
   timer: Timer;
 }
 
@@ -92,6 +94,8 @@ export class Channel<T = FlumeEvent> {
   readonly #letGo: () => void;
   #inputs = 0;
   #putting = false;
+  /** What the store is at: it opens, or puts. */
+  #busy: Promise<void> | undefined;
   #opened = false;
   #ended = false;
   #failure: Error | undefined;
@@ -144,6 +148,11 @@ export class Channel<T = FlumeEvent> {
   /** The consuming side. Each subscription is one consumer; they compete. */
   output(options: OutputOptions = {}): Observable<Delivery<T>> {
     return new Observable<Delivery<T>>(subscriber => {
+      if (this.#closing) {
+        if (this.#failure === undefined) subscriber.complete();
+        else subscriber.error(this.#failure);
+        return undefined;
+      }
       const output = new Output(
         this.#store,
         subscriber,
@@ -161,6 +170,8 @@ export class Channel<T = FlumeEvent> {
         const at = this.#outputs.indexOf(output);
         if (at >= 0) this.#outputs.splice(at, 1);
         output.leave();
+        // It may have gone in the middle of a round, in which its neighbour lost its turn.
+        this.#wake();
       };
     });
   }
@@ -172,8 +183,12 @@ export class Channel<T = FlumeEvent> {
   }
 
   /** Closes now. What waits for room is nacked, what a memory store holds is counted as dropped. */
-  async close(): Promise<void> {
-    if (this.#closing) return this.closed;
+  close(): Promise<void> {
+    if (!this.#closing) void this.#close();
+    return this.closed;
+  }
+
+  async #close(): Promise<void> {
     this.#closing = true;
     const full = new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} was closed.`);
     for (let waiting = this.#waiting.shift(); waiting !== undefined; waiting = this.#waiting.shift())
@@ -181,6 +196,7 @@ export class Channel<T = FlumeEvent> {
     for (const output of this.#outputs) output.leave();
     this.counters.StopTime = this.#scope.clock.now();
     try {
+      await this.#busy?.catch(() => undefined);
       await this.#store.close?.();
       this.#resolve();
     } catch (thrown) {
@@ -188,20 +204,19 @@ export class Channel<T = FlumeEvent> {
     }
     this.#scope.ledger.dropped += this.#store.events;
     this.#letGo();
-    return this.closed;
   }
 
   async #open(): Promise<void> {
     try {
       const opening = this.#store.open?.(() => this.#wake());
-      if (opening !== undefined) await opening;
+      if (opening !== undefined) await (this.#busy = opening);
       this.#opened = true;
       this.counters.StartTime = this.#scope.clock.now();
       this.#wake();
     } catch (thrown) {
       this.#failure = toError(thrown);
       this.#complete();
-      await this.close();
+      void this.close();
     }
   }
 
@@ -209,7 +224,8 @@ export class Channel<T = FlumeEvent> {
 
   #accept(delivery: Delivery<T>): void {
     this.counters.EventPutAttemptCount += delivery.length;
-    const waiting: Waiting<T> = { delivery, rest: delivery.batch, tooLarge: [], timer: undefined };
+    const since = this.#keepAlive === undefined ? 0 : this.#scope.clock.now();
+    const waiting: Waiting<T> = { delivery, rest: delivery.batch, tooLarge: [], since, timer: undefined };
     if (this.#closing) return this.#refuse(waiting, new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} is closed.`));
     this.#waiting.push(waiting);
     this.#putWaiting();
@@ -266,12 +282,10 @@ export class Channel<T = FlumeEvent> {
     }
   }
 
-  /** Its emitter took it back and will offer it again; what is in already will come twice. */
+  /** Its emitter took it back and will offer it again. */
   #overtaken(waiting: Waiting<T>): void {
-    const { delivery } = waiting;
     this.#leaveLine(waiting);
-    delivery.ledger.changed(0, this.#unbook(waiting));
-    delivery.nack(new MillraceError('MR_CHANNEL_CLOSED', 'the delivery was taken back by its emitter.'));
+    this.#refuse(waiting, new MillraceError('MR_CHANNEL_CLOSED', 'the delivery was taken back by its emitter.'));
   }
 
   #fits(part: Batch<T>): boolean {
@@ -280,6 +294,8 @@ export class Channel<T = FlumeEvent> {
   }
 
   #put(waiting: Waiting<T>, part: Batch<T>): void {
+    this.#scope.clock.cancel(waiting.timer);
+    waiting.timer = undefined;
     let put: void | Promise<void>;
     try {
       put = this.#store.put(part);
@@ -288,6 +304,7 @@ export class Channel<T = FlumeEvent> {
     }
     if (put === undefined) return this.#wasPut(waiting, part);
     this.#putting = true;
+    this.#busy = put;
     put.then(
       () => {
         this.#putting = false;
@@ -304,8 +321,11 @@ export class Channel<T = FlumeEvent> {
 
   #wasPut(waiting: Waiting<T>, part: Batch<T>): void {
     this.counters.EventPutSuccessCount += part.length;
-    this.#advance(waiting, part);
     const { ledger } = waiting.delivery;
+    // Closed meanwhile: it was nacked, and is in nevertheless.
+    if (this.#waiting.peek() !== waiting) return ledger.changed(0, part.length);
+    this.#advance(waiting, part);
+    if (this.#keepAlive !== undefined) waiting.since = this.#scope.clock.now();
     ledger.partly += part.length;
     if (ledger !== this.#scope.ledger) {
       // From one flow's books into another's.
@@ -318,20 +338,24 @@ export class Channel<T = FlumeEvent> {
   }
 
   #notPut(waiting: Waiting<T>, cause: Error): void {
+    // Closed meanwhile: it has been told.
+    if (this.#waiting.peek() !== waiting) return;
     this.#leaveLine(waiting);
     this.#refuse(waiting, cause);
   }
 
   #wait(waiting: Waiting<T>): void {
     if (this.#keepAlive === undefined || waiting.timer !== undefined) return;
-    waiting.timer = this.#scope.clock.after(this.#keepAlive * 1000, () => {
+    const { clock } = this.#scope;
+    waiting.timer = clock.after(Math.max(0, waiting.since + this.#keepAlive * 1000 - clock.now()), () => {
       const full = new MillraceError(
         'MR_CHANNEL_FULL',
         `Space for commit to queue couldn't be acquired: ${this.#name} holds ${this.#store.events} of ${this.#store.capacity.events} events ` +
           `and had no room for ${waiting.rest?.length ?? 0} more within ${this.#keepAlive} s. Sinks are likely not keeping up.`,
       );
-      // All that wait are nacked, so that the order among them survives.
-      for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) this.#refuse(next, full);
+      this.#leaveLine(waiting);
+      this.#refuse(waiting, full);
+      this.#putWaiting();
     });
   }
 
@@ -351,15 +375,18 @@ export class Channel<T = FlumeEvent> {
   #refuse(waiting: Waiting<T>, cause: Error): void {
     const { delivery, rest, tooLarge, timer } = waiting;
     this.#scope.clock.cancel(timer);
-    this.#unbook(waiting);
+    const isIn = this.#unbook(waiting);
     const put = delivery.length - (rest?.length ?? 0);
-    delivery.nack(cause, put === 0 ? undefined : [...tooLarge, ...delivery.events.slice(put)]);
+    const told = delivery.nack(cause, put === 0 ? undefined : [...tooLarge, ...delivery.events.slice(put)]);
+    // Taken back already: all of it will be offered again, and what is in will come twice.
+    if (!told) delivery.ledger.changed(0, isIn);
   }
 
   // --- taking
 
   /** Something to take, or credit, or room may be new. The outputs take turns at being first. */
   #wake(): void {
+    if (this.#closing) return;
     const first = this.#outputs.shift();
     if (first !== undefined) {
       this.#outputs.push(first);
@@ -485,10 +512,8 @@ class Output<T> implements Supply<T> {
 
   take(maxEvents: number, maxBytes: number, alone: boolean): Entry<T> | undefined {
     this.#counters.EventTakeAttemptCount++;
-    return this.#store.take(
-      alone ? this.#batchSize : Math.min(this.#batchSize, maxEvents),
-      alone ? Infinity : maxBytes,
-    );
+    // A store can cut events, but not bytes.
+    return this.#store.take(Math.min(this.#batchSize, maxEvents), alone ? Infinity : maxBytes);
   }
 
   giveBack(entries: readonly Entry<T>[]): void {

@@ -33,7 +33,7 @@ export interface Flow {
    * longer than `timeout` (ms, default 30 000) the flow is aborted and this rejects with `MR_FLOW_STOPPED`.
    */
   stop(options?: { readonly timeout?: number }): Promise<void>;
-  /** Unsubscribes at once. What is unsettled stays with those who can deliver it again. */
+  /** Unsubscribes at once; `done` rejects with `MR_FLOW_STOPPED`. What is unsettled stays with those who can deliver it again. */
   abort(): void;
   readonly ledger: Ledger;
   readonly metrics: Metrics;
@@ -98,8 +98,23 @@ export function run(source: Source<unknown>, ...rest: (Stage<unknown, unknown> |
   sink.attach?.(scope);
   const subscription = inScope(scope, () => deliveries.subscribe(sink));
 
-  const done = sink.done.finally(() => scope.settled());
+  let giveUp!: (cause: Error) => void;
+  const aborted = new Promise<never>((_, reject) => (giveUp = reject));
+  const finish = async () => {
+    try {
+      await sink.done;
+    } catch (cause) {
+      await scope.settled().catch(() => undefined);
+      throw cause;
+    }
+    await scope.settled();
+  };
+  const done = Promise.race([finish(), aborted]);
   const abort = () => {
+    // Nobody is waited for, or a write that never ends would hold up whoever gave up on it.
+    giveUp(new MillraceError('MR_FLOW_STOPPED', 'the flow was aborted.'));
+    // Whoever asked for it need not be told.
+    done.catch(() => undefined);
     scope.abortSources();
     subscription.unsubscribe();
     sink.abort?.();

@@ -24,6 +24,7 @@ export const deferred = <T = void>() => {
   let resolve!: (value: T) => void;
   let reject!: (cause: Error) => void;
   const promise = new Promise<T>((yes, no) => ([resolve, reject] = [yes, no]));
+  promise.catch(() => undefined);
   return { promise, resolve, reject };
 };
 

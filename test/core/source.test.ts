@@ -1,29 +1,21 @@
-import { Observable } from 'rxjs';
+import type { Observable } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { Batch } from '../../src/core/event.ts';
 import type { Delivery } from '../../src/core/delivery.ts';
 import { MillraceError } from '../../src/core/errors.ts';
-import { inScope, Scope } from '../../src/core/scope.ts';
+import { inScope, type Scope } from '../../src/core/scope.ts';
 import { createSource, type Emitter, type Settled } from '../../src/core/source.ts';
-import { FakeClock, recordingLog, recordingSink, scriptedSource, seededRandom } from '../../src/testing/index.ts';
+import { recordingSink, scriptedSource } from '../../src/testing/index.ts';
+import { deferred, world as bare } from './fakes.ts';
 
-const deferred = <T = void>() => {
-  let resolve!: (value: T) => void;
-  let reject!: (cause: Error) => void;
-  const promise = new Promise<T>((yes, no) => ([resolve, reject] = [yes, no]));
-  return { promise, resolve, reject };
-};
-
-/** A scope in which the test owns time. */
+/** A world with a recording sink to subscribe. */
 const world = () => {
-  const clock = new FakeClock();
-  const log = recordingLog();
-  const scope = new Scope({ clock, log, random: seededRandom(1) });
-  const subscribe = <T>(source: Observable<Delivery<T>>, sink = recordingSink<T>([], { clock })) => ({
+  const given = bare();
+  const subscribe = <T>(source: Observable<Delivery<T>>, sink = recordingSink<T>([], { clock: given.clock })) => ({
     sink,
-    subscription: inScope(scope, () => source.subscribe(sink)),
+    subscription: given.inside(() => source.subscribe(sink)),
   });
-  return { clock, log, scope, subscribe };
+  return { ...given, subscribe };
 };
 
 /** Every signal of a source, in order, and nothing settled. */
