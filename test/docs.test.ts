@@ -2,15 +2,17 @@ import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { referencePages } from '../src/agent/help.ts';
 import { builtIn } from '../src/agent/registry.ts';
+import { built } from './built.ts';
 
 // `npm run docs` rewrites what is generated; without it, the tests compare.
 const update = process.env['UPDATE_DOCS'] !== undefined;
 const root = resolve(import.meta.dirname, '..');
 const text = (path: string): string => readFileSync(join(root, path), 'utf8');
 const run = promisify(execFile);
+beforeAll(built, 120_000);
 
 const pages = [
   'README.md',
