@@ -37,6 +37,7 @@ export const builtIn: Registry = {
     http: () => import('../sources/http.ts').then(m => m.httpSource),
     netcat: () => import('../sources/netcat.ts').then(m => m.netcatSource),
     seq: () => import('../sources/seq.ts').then(m => m.seqSource),
+    taildir: () => import('../sources/taildir.ts').then(m => m.taildirSource),
   },
   channel: {
     memory: () => import('../operators/channels/memory.ts').then(m => m.memoryChannel),
