@@ -32,9 +32,9 @@ export interface Trouble {
   /** A number from 0 up to 1, from the seed. */
   readonly random: () => number;
   /** Throws now and then. */
-  mayThrow(): void;
+  readonly mayThrow: () => void;
   /** Takes a random time, often none. */
-  mayWait(): Promise<void>;
+  readonly mayWait: () => Promise<void>;
 }
 
 export interface FlowLawsOptions<A = FlumeEvent, B = A> {
@@ -45,9 +45,11 @@ export interface FlowLawsOptions<A = FlumeEvent, B = A> {
   /** Makes the event of a number. No two may be alike. Default: a body with the number, and a header `key` of `a`, `b` or `c`. */
   readonly event?: (number: number) => A;
   /** What has to come out for an event: none if it is filtered, several if it is expanded. Default: the event itself. */
-  readonly expected?: (event: A) => readonly B[];
-  /** `total` (default): what comes out keeps the order of what went in; a function: among events of the same key; or `none`. */
-  readonly order?: 'total' | 'none' | ((event: B) => string);
+  readonly expect?: (event: A) => readonly B[];
+  /** `strict` (default): events come out, for the first time, in the order in which they went in. */
+  readonly order?: 'strict' | 'none';
+  /** Order is kept among events of the same key; default: among all. */
+  readonly key?: (event: B) => string;
   /** Random programs per law; default 100. */
   readonly runs?: number;
 }
@@ -135,7 +137,7 @@ export function flowLaws<A, B>(
   makeFlow: (trouble: Trouble) => OperatorFunction<Delivery<A>, Delivery<B>>,
   options: FlowLawsOptions<A, B> = {},
 ): Law[] {
-  const { name = 'flow', faults = flowFaults, order = 'total', runs } = options;
+  const { name = 'flow', faults = flowFaults, order = 'strict', runs } = options;
   const wants = (fault: FlowFault, sight: 'a nack' | 'a reject' | 'an end with something outstanding') =>
     faults.includes(fault) ? [sight] : [];
   return lawsOf<Program>({
@@ -163,8 +165,9 @@ class Trial<A, B> {
   readonly #program: Program;
   readonly #report: Report;
   readonly #makeFlow: (trouble: Trouble) => OperatorFunction<Delivery<A>, Delivery<B>>;
-  readonly #expected: (event: A) => readonly B[];
-  readonly #order: 'total' | 'none' | ((event: B) => string);
+  readonly #expect: (event: A) => readonly B[];
+  /** Which events have an order among them; undefined if none have. */
+  readonly #key: ((event: B) => string) | undefined;
   readonly #clock = new FakeClock();
   /** Timers of the program, which nobody cancels when a flow is aborted. */
   #timers = 0;
@@ -197,13 +200,13 @@ class Trial<A, B> {
     program: Program,
     report: Report,
     makeFlow: (trouble: Trouble) => OperatorFunction<Delivery<A>, Delivery<B>>,
-    { event: make, expected, order = 'total' }: FlowLawsOptions<A, B>,
+    { event: make, expect = one => [one as unknown as B], order, key = () => '' }: FlowLawsOptions<A, B>,
   ) {
     this.#program = program;
     this.#report = report;
     this.#makeFlow = makeFlow;
-    this.#expected = expected ?? (one => [one as unknown as B]);
-    this.#order = order;
+    this.#expect = expect;
+    this.#key = order === 'none' ? undefined : key;
     this.#random = seededRandom(program.seed);
     let number = 0;
     const makeEvent = make ?? (numbered as unknown as (number: number) => A);
@@ -299,7 +302,7 @@ class Trial<A, B> {
     return this.#source.pipe(
       retry({ delay: () => pause }),
       tap(({ events }) => {
-        for (const one of events.flatMap(this.#expected)) {
+        for (const one of events.flatMap(this.#expect)) {
           const key = printed(one);
           if (!this.#since.has(key)) this.#since.set(key, this.#clock.now());
         }
@@ -350,7 +353,7 @@ class Trial<A, B> {
     if (this.#faults.length === 0) report.saw('an undisturbed run');
 
     const due = new Map<string, { readonly place: number; readonly count: number }>();
-    for (const one of this.#source.accepted.flatMap(this.#expected)) {
+    for (const one of this.#source.accepted.flatMap(this.#expect)) {
       const { place, count } = due.get(printed(one)) ?? { place: due.size, count: 0 };
       due.set(printed(one), { place, count: count + 1 });
     }
@@ -369,8 +372,8 @@ class Trial<A, B> {
         seen.set(what, times);
         if (times > wanted.count && !this.#explained(what, at))
           report.violate('C4', `${what} came ${times} times, and no fault explains it`);
-        if (times > 1 || this.#order === 'none') continue;
-        const lane = this.#order === 'total' ? '' : this.#order(one);
+        if (times > 1 || this.#key === undefined) continue;
+        const lane = this.#key(one);
         const before = latest.get(lane);
         if (before !== undefined && before.place > wanted.place)
           report.violate('S6', `${what} came for the first time after ${before.what}, which was accepted later`);
@@ -387,7 +390,7 @@ class Trial<A, B> {
       for (const one of sink.acked) left.set(printed(one), (left.get(printed(one)) ?? 0) + 1);
     const rejected = new Set(received.filter(one => one.rejected).flatMap(({ events }) => events.map(printed)));
     const lost = this.#source.accepted.filter(one =>
-      this.#expected(one).some(wanted => {
+      this.#expect(one).some(wanted => {
         const what = printed(wanted);
         const count = left.get(what) ?? 0;
         left.set(what, count - 1);

@@ -18,3 +18,6 @@ export { seededRandom } from './seeded-random.ts';
 export { laws, type Law, type LawId, type LawRun, type LawSpec } from './laws/law.ts';
 export { sourceLaws, type SourceSpec, type SourceTuning, type SourceUnderTest } from './laws/source-laws.ts';
 export { stageLaws, type StageSpec } from './laws/stage-laws.ts';
+export { flowLaws, type FlowFault, type FlowLawsOptions, type Trouble } from './flow-laws.ts';
+export { channelLaws, type ChannelLimits, type ChannelSpec, type ChannelUnderTest } from './laws/channel-laws.ts';
+export { sinkLaws, type SinkSpec, type SinkTuning, type SinkUnderTest } from './laws/sink-laws.ts';
