@@ -1,6 +1,5 @@
-import { delay, filter, map, mergeMap, of, tap } from 'rxjs';
+import { map } from 'rxjs';
 import { describe, test } from 'vitest';
-import { event } from '../../src/core/event.ts';
 import { intercept } from '../../src/operators/intercept.ts';
 import { stageLaws } from '../../src/testing/laws/stage-laws.ts';
 

@@ -26,6 +26,8 @@ export interface ConsumerOptions {
   readonly keepsRejected?: boolean;
   /** A nacked event is not delivered again: its origin was told. */
   readonly reports?: boolean;
+  /** Called with each delivery, before it is settled. */
+  readonly onTaken?: (taken: Taken) => void;
   /** Called when the stream completes. */
   readonly onComplete?: () => void;
 }
@@ -68,6 +70,7 @@ export class Consumer implements Observer<Delivery> {
     this.taken.push(taken);
     this.#checkCredit();
     for (const item of items) this.#came(item, taken);
+    this.#options.onTaken?.(taken);
     if (this.mode !== 'hold') {
       report.saw('a synchronous settle');
       this.settle(taken, this.mode);

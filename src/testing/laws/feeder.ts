@@ -15,6 +15,8 @@ export interface FeederOptions {
   readonly maxInFlight: MaxInFlight;
   /** A nacked offer is not made again, as by a source that tells its client. */
   readonly reports?: boolean;
+  /** Unsubscribed, it still takes settlements, as a source does that drains. */
+  readonly drains?: boolean;
   /** An offer was acked, or all of it that was not refused. Called while that happens. */
   readonly onAcked?: (offer: Offer) => void;
   /** Tells apart feeders whose events have an order of their own. */
@@ -48,12 +50,12 @@ export class Feeder implements Supply<FlumeEvent> {
         () => this.#finish(),
         currentScope(),
         options.maxInFlight,
-        quickly,
+        { ...quickly, order: options.reports === true ? 'selective' : 'strict' },
       );
       this.#outlet = outlet;
       this.#subscriber = subscriber;
       world.clock.soon(() => outlet.pump());
-      return () => outlet.release();
+      return () => (options.drains === true ? outlet.hold() : outlet.release());
     });
   }
 
@@ -68,6 +70,11 @@ export class Feeder implements Supply<FlumeEvent> {
   end(): void {
     this.#ended = true;
     this.#outlet?.pump();
+  }
+
+  /** Deliveries that are unsettled. */
+  get inFlight(): number {
+    return this.#outlet?.deliveries ?? 0;
   }
 
   /** Nothing is waiting for credit. */

@@ -119,7 +119,7 @@ export abstract class Rig {
   #checkVanished(): void {
     const { filtered, rejected, dropped } = this.world.ledger;
     const vanished = this.book.offers.flatMap(offer =>
-      offer.outcome === 'refused'
+      offer.outcome !== 'acked'
         ? []
         : offer.events.filter(one => this.book.itemsOf(one).every(({ seen }) => seen === 0)),
     );
@@ -188,10 +188,10 @@ export abstract class Rig {
 
   /** Nothing may lie around for lack of a later delivery: either it has come out, or it comes with time. */
   async #quiet(): Promise<void> {
-    if (this.consumers.some(({ mode }) => mode === 'nack')) return;
+    if (!this.ready || this.consumers.some(({ mode }) => mode === 'nack')) return;
     const moves = () => this.finished || this.live().length > 0;
     const moved = await this.world.until(moves);
-    if (!moved && this.ready) this.#saysStuck();
+    if (!moved) this.#saysStuck();
     if (this.live().length > 0 && this.book.due.length > 1) this.report.saw('a quiet moment with the window used up');
   }
 
