@@ -18,8 +18,8 @@ import type { Position, SavedPositions } from './position-file.ts';
 import { bornAt, keyOf, TailFile } from './tail-file.ts';
 import { watchDirectory, type Watch } from './watch.ts';
 
-/** A scan takes at most this share of the time: a twohundredth where changes are told, a tenth where they are not. */
-const restPerScan = { told: 200, untold: 10 };
+/** A scan takes at most this share of the time: a four-hundredth where changes are told, a tenth where they are not. */
+const restPerScan = { told: 400, untold: 10 };
 
 export interface DiscoveryOptions {
   readonly groups: readonly FileGroup[];
