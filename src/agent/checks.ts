@@ -7,7 +7,7 @@ import type { ComponentInfo } from '../core/component.ts';
 import { shown } from '../core/options.ts';
 import { fieldsOf, type Planned } from './component-options.ts';
 import { findType, reportType } from './registry.ts';
-import type { Problems } from './report.ts';
+import { oneOf, type Problems } from './report.ts';
 import { keyPlace, listed, suggest, words, type AgentKeys, type Listed } from './sections.ts';
 
 /** Interceptors come with a later version; a source that names one cannot run as its author meant. */
@@ -78,7 +78,7 @@ export const checkGroups = (agent: AgentKeys, sinks: readonly Listed[], problems
       const other = groupOf.get(text);
       if (!known.includes(text))
         problems.error(at, `there is no sink ${text}`, {
-          expected: `one of ${known.join(', ')}`,
+          expected: oneOf(known),
           ...suggest(text, known),
         });
       else if (other !== undefined) problems.error(at, `${text} is in two groups, ${other} and ${name}`);

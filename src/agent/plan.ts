@@ -12,7 +12,7 @@ import { checkBatch, checkExclusive, checkGroups, checkPorts, checkTransaction, 
 import { readComponent, type Planned } from './component-options.ts';
 import { readProperties, type Entries } from './properties.ts';
 import type { ChannelComponent, Registry, SinkComponent, SourceComponent } from './registry.ts';
-import { inFileOrder, Problems, type Problem } from './report.ts';
+import { inFileOrder, oneOf, Problems, type Problem } from './report.ts';
 import { channelsOf, listed, readAgents, type AgentKeys, type Channels } from './sections.ts';
 import { readSelector, type Selector } from './selectors.ts';
 import { applyConfigFilters, runCommand, substitute, type Lookups, type RunCommand } from './substitution.ts';
@@ -85,7 +85,7 @@ const planAgents = async (
     const close = nearest(agent, names);
     problems.error(undefined, `there is no agent ${agent}`, {
       file,
-      expected: names.length === 1 ? (names[0] ?? '') : `one of ${names.join(', ')}`,
+      expected: oneOf(names),
       ...(close !== undefined && { suggestion: close }),
     });
     return undefined;

@@ -11,7 +11,7 @@ import type { Delivery } from '../core/delivery.ts';
 import { nearest } from '../core/nearest.ts';
 import type { Sink } from '../core/sink.ts';
 import type { Entry } from './properties.ts';
-import type { Problems } from './report.ts';
+import { oneOf, type Problems } from './report.ts';
 
 /** A function of options. Written as a method, so that components with options of any shape are assignable. */
 type Making<V> = { make(options: object, identity?: Identity): V }['make'];
@@ -174,7 +174,7 @@ export const reportType = (
     const className = names[known] === type ? '' : ` (${names[known] ?? ''})`;
     problems.error(entry.place(), `the ${kind} ${type}${className} is not built in yet`, {
       code: 'MR_NOT_BUILT_IN',
-      ...(registered.length > 0 && { expected: `one of ${registered.join(', ')}` }),
+      ...(registered.length > 0 && { expected: oneOf(registered) }),
       ...(advice !== undefined && { advice }),
     });
     return;
@@ -192,7 +192,7 @@ export const reportType = (
     return;
   }
   problems.error(entry.place(), `there is no ${kind} ${type}`, {
-    ...(registered.length > 0 && { expected: `one of ${registered.join(', ')}` }),
+    ...(registered.length > 0 && { expected: oneOf(registered) }),
     ...(suggestion !== undefined && { suggestion }),
   });
 };

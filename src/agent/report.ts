@@ -67,6 +67,10 @@ export class Problems {
   }
 }
 
+/** What is expected, where there is a choice. */
+export const oneOf = (choices: readonly string[]): string =>
+  choices.length > 1 ? `one of ${choices.join(', ')}` : (choices[0] ?? 'one that exists');
+
 /** By file in order of first mention, then by line. */
 export const inFileOrder = (problems: readonly Problem[]): Problem[] => {
   const files = [...new Set(problems.map(fileOf))];

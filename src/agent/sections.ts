@@ -5,7 +5,7 @@
  */
 import { nearest } from '../core/nearest.ts';
 import type { Entries, Entry } from './properties.ts';
-import type { Place, Problems } from './report.ts';
+import { oneOf, type Place, type Problems } from './report.ts';
 
 /** What an agent is made of. */
 export const sections = ['sources', 'channels', 'sinks', 'sinkgroups', 'configfilters'] as const;
@@ -48,7 +48,7 @@ export const readAgents = (
       if (!strange.has(`${name}.${section}`)) {
         const close = nearest(section, sections);
         problems.warn({ ...entry.at, length: `${name}.${section}`.length }, `${name}.${section} is ignored`, {
-          expected: `one of ${sections.join(', ')}`,
+          expected: oneOf(sections),
           ...(close !== undefined && { suggestion: `${name}.${close}` }),
         });
       }
@@ -202,7 +202,7 @@ export const channelExists = (
   // Listed but not configured: that is said where it is listed.
   if (!idle && section.list?.value.split(/\s+/).includes(text) === true) return false;
   problems.error(place, `there is no channel ${text}`, {
-    expected: names.length === 0 ? 'a channel' : `one of ${names.join(', ')}`,
+    expected: oneOf(names),
     ...(idle ? { advice: `It is configured, but not listed in ${agent}.channels.` } : suggest(text, names)),
   });
   return false;

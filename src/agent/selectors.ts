@@ -5,7 +5,7 @@
  */
 import type { Entry } from './properties.ts';
 import { findType, reportType } from './registry.ts';
-import { Problems } from './report.ts';
+import { oneOf, Problems } from './report.ts';
 import { channelExists, keyPlace, suggest, words, type Channels, type Keys, type Listed } from './sections.ts';
 
 /** Which of a source's channels get an event. Failures of optional channels do not concern the source. */
@@ -43,7 +43,7 @@ export const readSelector = (
         if (names.includes(text)) return true;
         if (!channels.names.includes(text)) return channelExists({ text, place }, channels, problems);
         problems.error(place, `${text} is not a channel of ${where}`, {
-          expected: `one of ${names.join(', ')}`,
+          expected: oneOf(names),
           advice: `List it in ${where}.channels, too.`,
         });
         return false;
