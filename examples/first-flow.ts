@@ -10,8 +10,8 @@ writeFileSync(join(dir, 'app.log'), 'INFO started\nDEBUG noise\nERROR disk full\
 const flow = run(
   taildirSource({ filegroups: { app: join(dir, '.*\\.log') }, positionFile: join(dir, 'positions.json') }),
   intercept(
-    filter(({ body }) => !body.includes('DEBUG')), // ordinary RxJS operators, batch by batch
-    map(({ body }) => event(body, headers({ level: body.toString().split(' ')[0]! }))),
+    filter(e => !e.body.includes('DEBUG')), // ordinary RxJS operators, batch by batch
+    map(e => event(e.body, headers({ level: e.body.toString().split(' ')[0]! }))),
   ),
   memoryChannel({ capacity: 10_000 }),
   createSink(async events => {
