@@ -79,6 +79,10 @@ const pkcs12 = async (keystore: string): Promise<Buffer> => {
     const convert = `keytool -importkeystore -srckeystore ${keystore} -destkeystore ${target} -deststoretype PKCS12`;
     throw wrong(`the key store ${keystore} is of type ${type}, which only Java reads. Convert it with \`${convert}\`.`);
   }
+  if (bytes[0] !== 0x30) {
+    const convert = 'openssl pkcs12 -export -inkey key.pem -in certificate.pem -out server.p12';
+    throw wrong(`the key store ${keystore} is not a PKCS12 file. Make one of PEM files with \`${convert}\`.`);
+  }
   return bytes;
 };
 

@@ -142,8 +142,10 @@ describe('next to JSON.parse', () => {
   /** What a document means, by way of JSON.parse; undefined if it means nothing. */
   const meaning = (text: string): [Record<string, string>, string][] | undefined => {
     const scalar = (value: unknown): string => {
-      if (typeof value === 'object' && value !== null) throw new Error('not text');
-      return value == null ? '' : wellFormed(String(value));
+      if (typeof value === 'string') return wellFormed(value);
+      if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+      if (value == null) return '';
+      throw new Error('not text');
     };
     try {
       const events: unknown = JSON.parse(text);
