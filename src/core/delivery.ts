@@ -35,7 +35,10 @@ export interface Delivery<T = FlumeEvent> {
 
   /** Other events under the same settlement (map, filter, enrich). For none at all, `ack` instead. */
   derive<U>(events: readonly U[] | Batch<U>): Delivery<U>;
-  /** Parts that settle this delivery when all of them are settled. Retry wins over reject, reject over ack. */
+  /**
+   * Parts that settle this delivery when all of them are settled, a reject winning over an ack; or when the first of them
+   * is nacked. Then those that are still open are delivered again with it, so that nothing overtakes what failed.
+   */
   fork<U>(parts: readonly (readonly U[] | Batch<U>)[]): Delivery<U>[];
 }
 
@@ -120,9 +123,7 @@ export abstract class Settleable<T> implements Delivery<T> {
   fork<U>(parts: readonly (readonly U[] | Batch<U>)[]): Delivery<U>[] {
     if (parts.length === 0)
       throw new RangeError('fork needs at least one part; ack the delivery if nothing is left of it');
-    const batches = parts.map(asBatch);
-    const fork = new Fork(this, batches);
-    return batches.map(batch => new Part(batch, fork));
+    return new Fork(this, parts.map(asBatch)).parts<U>();
   }
 }
 
@@ -153,6 +154,10 @@ class Derived<T> extends Settleable<T> {
     return true;
   }
 }
+
+/** Settles by an outcome: for stages that hand on what they are told. */
+export const settle = (delivery: Delivery<unknown>, ...told: Parameters<Answer>): boolean =>
+  (delivery as Settleable<unknown>).settle(...told);
 
 /** What a stage does when a delivery of its own is settled; returns whether that was in time. */
 export type Answer = (outcome: Outcome, cause: Error | undefined, failed: Failed) => boolean;
@@ -190,49 +195,59 @@ export const own = <T>(
   ledger: Ledger = origin.ledger,
 ): Delivery<T> => new Owned(origin, asBatch(events), answer, ledger);
 
-/** Counts the parts of a delivery as they are settled, and remembers the worst outcome. */
+/** Remembers what becomes of the parts of a delivery. */
 class Fork {
   readonly parent: Settleable<unknown>;
-  #open: number;
+  readonly #open: Set<Settleable<unknown>>;
   #settled = 0;
   /** Events that are in more than one part. They are booked as copies while the fork is open. */
   #copies: number;
-  #outcome: Outcome = 'ack';
-  #cause: Error | undefined;
-  #failed: Set<unknown> | undefined;
+  #rejection: Error | undefined;
+  readonly #failed = new Set<unknown>();
 
-  constructor(parent: Settleable<unknown>, parts: readonly Batch<unknown>[]) {
+  constructor(parent: Settleable<unknown>, batches: readonly Batch<unknown>[]) {
     this.parent = parent;
-    this.#open = parts.length;
-    this.#copies = Math.max(0, parts.reduce((sum, { length }) => sum + length, 0) - parent.length);
+    this.#open = new Set(batches.map(batch => new Part(batch, this)));
+    this.#copies = Math.max(0, batches.reduce((sum, { length }) => sum + length, 0) - parent.length);
     parent.ledger.copied += this.#copies;
     parent.ledger.partly -= this.#copies;
   }
 
-  settle(part: Batch<unknown>, outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
+  parts<U>(): Delivery<U>[] {
+    return [...this.#open] as Settleable<unknown>[] as Delivery<U>[];
+  }
+
+  settle(part: Settleable<unknown>, outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
     const { ledger } = this.parent;
     if (!this.parent.live) {
       // Overtaken: what was settled here will be settled again under the next delivery.
       ledger.copied += this.#close();
       return false;
     }
+    this.#open.delete(part);
     const gone = settledCount(part.length, outcome, failed);
     this.#settled += gone;
     ledger.partly += gone;
-    if (outcome !== 'ack') {
-      this.#failed ??= new Set();
-      for (const value of failed ?? part.events) this.#failed.add(value);
-      if (this.#outcome !== 'nack') [this.#outcome, this.#cause] = [outcome, cause];
+    if (outcome !== 'ack') for (const value of failed ?? part.events) this.#failed.add(value);
+    if (outcome === 'nack') {
+      for (const { events } of this.#open) for (const value of events) this.#failed.add(value);
+      return this.#settleParent('nack', cause);
     }
-    if (--this.#open > 0) return true;
-    const ofParent = this.#failed && within(this.parent.batch, [...this.#failed]);
+    if (outcome === 'reject') this.#rejection = cause;
+    if (this.#open.size > 0) return true;
+    return this.#settleParent(this.#rejection === undefined ? 'ack' : 'reject', this.#rejection);
+  }
+
+  #settleParent(outcome: Outcome, cause: Error | undefined): boolean {
+    const { parent } = this;
+    const failed = outcome === 'ack' ? undefined : within(parent.batch, [...this.#failed]);
     const copies = this.#copies;
     const after = this.#close();
-    const settled = this.parent.settle(this.#outcome, this.#cause, ofParent);
-    const before = settled ? settledCount(this.parent.length, this.#outcome, ofParent) : 0;
+    const settled = parent.settle(outcome, cause, failed);
+    const before = settled ? settledCount(parent.length, outcome, failed) : 0;
     // Copies that failed together are one event again, which is no filtering.
-    if (copies > 0) ledger.copied += after - before;
-    else ledger.changed(before, after);
+    if (copies > 0) parent.ledger.copied += after - before;
+    else parent.ledger.changed(before, after);
     return settled;
   }
 
@@ -263,7 +278,7 @@ class Part<T> extends Settleable<T> {
   }
 
   protected pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
-    return this.#fork.settle(this.batch, outcome, cause, failed);
+    return this.#fork.settle(this, outcome, cause, failed);
   }
 }
 
@@ -287,10 +302,15 @@ class Joined<T> extends Settleable<T> {
 
   protected pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean {
     const concerned = failed === undefined ? undefined : new Set(failed);
+    const shares = this.#parents.map(parent => ({
+      parent,
+      own: concerned && parent.events.filter(value => concerned.has(value)),
+    }));
+    // What is done with first: a nack overtakes whatever of its emitter came later and is not settled yet.
+    if (concerned !== undefined) shares.sort((a, b) => (a.own?.length ? 1 : 0) - (b.own?.length ? 1 : 0));
     let settled = 0;
     let missed = 0;
-    for (const parent of this.#parents) {
-      const own = concerned && parent.events.filter(value => concerned.has(value));
+    for (const { parent, own } of shares) {
       if (parent.settle(outcome, cause, own)) settled++;
       else missed += settledCount(parent.length, outcome, own);
     }

@@ -257,6 +257,14 @@ export class Outlet<T> {
     this.pump();
   }
 
+  /** Takes back all that is in flight for origins that were overtaken: nobody has to settle those. */
+  takeBackOvertaken(): void {
+    const overtaken: Entry<T>[] = [];
+    for (let entry = this.#oldest; entry !== undefined; entry = entry.after)
+      if (entry.origin?.live === false) overtaken.push(entry);
+    for (const entry of overtaken) this.takeBack(entry);
+  }
+
   leaked(entry: Entry<T>): void {
     if (entry.origin?.live === false) return this.takeBack(entry);
     const error = new MillraceError(

@@ -4,7 +4,7 @@
  * @module
  */
 import { Observable, type OperatorFunction } from 'rxjs';
-import { own, settledCount, type Delivery, type Failed, type Outcome } from '../core/delivery.ts';
+import { own, settle, settledCount, type Delivery } from '../core/delivery.ts';
 import { event, headers, type FlumeEvent } from '../core/event.ts';
 import { currentScope, Scope } from '../core/scope.ts';
 import { InTurn } from './in-turn.ts';
@@ -74,7 +74,7 @@ export const deadLetter =
             );
             return true;
           }
-          const inTime = settleAs(delivery, outcome, cause, failed);
+          const inTime = settle(delivery, outcome, cause, failed);
           closed();
           return inTime;
         });
@@ -99,7 +99,7 @@ export const deadLetter =
           (outcome, why, some) => {
             if (outcome === 'ack') ledger.rejected += length;
             // Some or all: what the dead letter has of it, it will get again.
-            const inTime = settleAs(dead as Delivery, outcome, why, undefined);
+            const inTime = settle(dead as Delivery, outcome, why, undefined);
             if (outcome === 'ack' && !inTime) ledger.rejected -= length;
             scope.ledger.accepted -= inTime ? length - settledCount(length, outcome, some) : length;
             closed();
@@ -114,6 +114,8 @@ export const deadLetter =
         next: hand,
         error: (cause: unknown) => subscriber.error(cause),
         complete: () => {
+          // Everything is settled, or was overtaken by what has been.
+          open = 0;
           ended = true;
           end();
         },
@@ -124,9 +126,6 @@ export const deadLetter =
         end();
       };
     });
-
-const settleAs = (delivery: Delivery, outcome: Outcome, cause: Error | undefined, failed: Failed): boolean =>
-  outcome === 'ack' ? delivery.ack() : delivery[outcome](cause as Error, failed as readonly FlumeEvent[] | undefined);
 
 const without = ({ events }: Delivery, failed: readonly FlumeEvent[]): FlumeEvent[] => {
   const gone = new Set(failed);

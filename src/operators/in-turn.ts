@@ -12,7 +12,8 @@ import { MillraceError } from '../core/errors.ts';
 export const unsubscribed = (): MillraceError =>
   new MillraceError('MR_FLOW_STOPPED', 'nobody is subscribed any more; the delivery was given back.');
 
-/** A subscriber whose `next` is never called from within its `next`. What nobody listens for is nacked. */
+/** A subscriber whose `next` is never called from within its `next`. What is overtaken before
+ * its turn, or nobody listens for, is nacked. */
 export class InTurn<T> {
   readonly #subscriber: Subscriber<Delivery<T>>;
   readonly #ready = new Deque<Delivery<T>>();
@@ -25,22 +26,29 @@ export class InTurn<T> {
 
   next(delivery: Delivery<T>): void {
     this.#ready.push(delivery);
-    if (this.#emitting) return;
-    this.#emitting = true;
-    try {
-      for (let next = this.#ready.shift(); next !== undefined; next = this.#ready.shift()) {
-        if (this.#subscriber.closed) next.nack(unsubscribed());
-        else this.#subscriber.next(next);
-      }
-    } finally {
-      this.#emitting = false;
-    }
-    if (this.#completing) this.#subscriber.complete();
+    this.after(() => undefined);
   }
 
   /** After what is ready. */
   complete(): void {
     this.#completing = true;
-    if (!this.#emitting) this.#subscriber.complete();
+    this.after(() => undefined);
+  }
+
+  /** Emits nothing until `act` has ended. */
+  after<R>(act: () => R): R {
+    if (this.#emitting) return act();
+    this.#emitting = true;
+    try {
+      const result = act();
+      for (let next = this.#ready.shift(); next !== undefined; next = this.#ready.shift()) {
+        if (this.#subscriber.closed || !next.live) next.nack(unsubscribed());
+        else this.#subscriber.next(next);
+      }
+      if (this.#completing) this.#subscriber.complete();
+      return result;
+    } finally {
+      this.#emitting = false;
+    }
   }
 }

@@ -107,6 +107,7 @@ export const keyed =
             delivery.nack(new MillraceError('MR_USER_CODE', `keyed: by threw: ${cause.message}`, { cause }));
             return;
           }
+          for (const { branch } of [...busy.values()]) branch.forget();
           // A delivery that stays whole stays what it is.
           const parts = groups.size === 1 ? [delivery] : delivery.fork([...groups.values()]);
           let at = 0;
@@ -116,6 +117,7 @@ export const keyed =
         error: (cause: unknown) => subscriber.error(cause),
         complete: () => {
           ended = true;
+          for (const { branch } of [...busy.values()]) branch.forget();
           fill();
         },
       });

@@ -5,7 +5,7 @@
  */
 import { Observable, type OperatorFunction } from 'rxjs';
 import type { Timer } from '../core/clock.ts';
-import { join, type Delivery } from '../core/delivery.ts';
+import { join, own, settle, type Delivery } from '../core/delivery.ts';
 import type { Batch, FlumeEvent } from '../core/event.ts';
 import { currentScope } from '../core/scope.ts';
 import { InTurn, unsubscribed } from './in-turn.ts';
@@ -56,7 +56,10 @@ export const rebatch =
       const flush = () => {
         // What was overtaken while it waited will come again.
         const live = takeHeld().filter(delivery => delivery.live || delivery.nack(unsubscribed()));
-        if (live.length > 0) down.next(join(live));
+        if (live.length === 0) return;
+        const joined = join(live);
+        // Acking some of them lets the next ones in, which must not leave before the others are known to have failed.
+        down.next(own(joined, joined.batch, (...told) => down.after(() => settle(joined, ...told))));
       };
 
       const add = (delivery: Delivery<T>) => {

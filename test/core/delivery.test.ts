@@ -93,9 +93,19 @@ describe('fork', () => {
       [1, 2],
       [3, 4],
     ]);
-    b?.nack(oops, [4, 3]);
+    b?.reject(oops, [4, 3]);
     a?.reject(oops, [2]);
-    expect(delivery.told).toEqual({ outcome: 'nack', failed: [2, 3, 4] });
+    expect(delivery.told).toEqual({ outcome: 'reject', failed: [2, 3, 4] });
+  });
+
+  test('S6: nothing overtakes a part that is nacked: what is open comes again with it', () => {
+    const delivery = root(1, 2, 3, 4, 5);
+    const [a, b, c, d] = delivery.fork([[1], [2, 3], [4], [5]]);
+    a?.ack();
+    d?.reject(oops);
+    b?.nack(oops, [3]);
+    expect(delivery.told).toEqual({ outcome: 'nack', failed: [3, 4, 5] });
+    expect([c?.live, c?.ack()]).toEqual([false, false]);
   });
 
   test('only the failed event of a cut block comes back', () => {
@@ -209,20 +219,25 @@ test('S2, S4: whatever the graph and the order of outcomes, every event is acked
           } else leaves.push(leaf);
         }
         const failed = new Set<number>();
+        let nacks = 0;
         while (leaves.length > 0) {
           const { value } = outcomes.next() as { value: { at: number; outcome: Outcome; some: number[] } };
           const [leaf] = leaves.splice(value.at % leaves.length, 1) as [Delivery<number>];
-          if (value.outcome === 'ack') deliver(leaf);
-          else {
-            const some = [...new Set(value.some.map(index => leaf.events[index % leaf.length] as number))];
-            for (const one of some) failed.add(one);
-            ledger.delivered += leaf.length - some.length;
-            expect(leaf[value.outcome](oops, some)).toBe(true);
-          }
+          const { live } = leaf;
+          const some = [...new Set(value.some.map(index => leaf.events[index % leaf.length] as number))];
+          const gone = value.outcome === 'ack' ? leaf.length : leaf.length - some.length;
+          ledger.delivered += gone;
+          if (live && value.outcome !== 'ack') for (const one of some) failed.add(one);
+          if (value.outcome === 'nack' && some.length > 0) nacks++;
+          const settled = value.outcome === 'ack' ? leaf.ack() : leaf[value.outcome](oops, some);
+          expect(settled).toBe(live);
+          if (!settled) ledger.delivered -= gone;
         }
         for (const { told, events } of roots) {
           const refused = told?.outcome === 'ack' ? [] : (told?.failed ?? events);
-          expect(refused).toEqual(events.filter(one => failed.has(one)));
+          const expected = events.filter(one => failed.has(one));
+          // A nack takes what is open with it.
+          expect(nacks > 0 ? refused.filter(one => failed.has(one)) : refused).toEqual(expected);
         }
         expect([ledger.difference, ledger.partly, ledger.settledTwice]).toEqual([0, 0, 0]);
       },

@@ -29,11 +29,11 @@ describe('rebatch', () => {
 });
 describe('keyed', () => {
   const by = (e: { body: Buffer }) => (e.body.at(-1) ?? 0) % 3;
-  for (const law of stageLaws({ name: 'keyed', make: () => keyed({ by, concurrency: 2 }) }))
+  for (const law of stageLaws({ name: 'keyed', make: () => keyed({ by, concurrency: 2 }), key: e => String(by(e)) }))
     test(law.name, () => law.run());
 });
 describe('deadLetter', () => {
-  for (const law of stageLaws({ name: 'deadLetter', make: () => deadLetter(recordingSink(), { maxAttempts: 3 }) }))
+  for (const law of stageLaws({ name: 'deadLetter', make: () => deadLetter(recordingSink()) }))
     test(law.name, () => law.run());
 });
 describe('mapBatch', () => {

@@ -57,6 +57,7 @@ export class Branch<T> implements Supply<T> {
 
   /** Answers for the delivery from now on. */
   hand(delivery: Delivery<T>): void {
+    this.forget();
     const entry = new Entry(delivery.batch, undefined);
     entry.origin = delivery;
     entry.attempt = delivery.attempt - 1;
@@ -68,6 +69,11 @@ export class Branch<T> implements Supply<T> {
     this.#countSpare(batch, 1);
     this.#scope.ledger.copied += batch.length;
     this.#add(new Entry(batch, undefined));
+  }
+
+  /** Forgets deliveries that were overtaken; call it when something comes in again. */
+  forget(): void {
+    this.#outlet.takeBackOvertaken();
   }
 
   /** Emits no more. What waits is given up; what is in flight can still be settled. */

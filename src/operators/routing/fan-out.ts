@@ -211,6 +211,7 @@ class Way<T> {
   end(failure: Error | undefined): void {
     if (this.#end !== undefined) return;
     this.#end = { failure };
+    this.branch.forget();
     if (!this.#required && !this.branch.idle) this.#endBy(this.#buffer.drain);
     this.#finish();
   }

@@ -153,11 +153,12 @@ export class Consumer implements Observer<Delivery> {
     item.last = taken;
   }
 
-  /** Strict order: a nack overtakes what came after it. */
+  /** Strict order: a nack overtakes what came after it, of the same key. */
   #checkOvertaken(nacked: Taken, before: number): void {
     const at = this.taken.indexOf(nacked);
-    const later = this.taken.slice(at + 1, before).find(({ delivery, settled }) => !settled && delivery.live);
-    const [item] = later?.items ?? [];
+    const keys = new Set(nacked.items.map(({ key }) => key));
+    const later = this.taken.slice(at + 1, before).filter(({ delivery, settled }) => !settled && delivery.live);
+    const item = later.flatMap(({ items }) => items).find(({ key }) => keys.has(key));
     if (item !== undefined)
       this.#report.violate('S6', `event ${named(item)} stayed in flight though one before it was nacked`);
   }
