@@ -187,14 +187,11 @@ export const bare: ChildMain<object> = async (_, tell, go) => {
 /** The flow as a library user writes it. */
 export const library: ChildMain<object> = async (_, tell, go) => {
   const { run, httpSource, memoryChannel, nullSink } = await import('../src/index.ts');
-  const port = await freePort();
   const flow = run(
-    httpSource({ bind: '127.0.0.1', port }),
+    httpSource({ port: 0, listening: ({ port }) => tell(port) }),
     memoryChannel({ capacity: 100_000, transactionCapacity: 10_000 }),
     nullSink({ batchSize: 1000 }),
   );
-  await listening(port, flow.done);
-  tell(port);
   await go();
   await flow.stop();
   tell(flow.ledger.delivered);
