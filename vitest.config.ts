@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
+    include: ['test/**/*.test.ts', 'examples/**/*.test.ts'],
     // CI wants the numbers as well.
     reporters: process.env['VITEST_RESULTS'] === undefined ? ['default'] : ['default', 'json'],
     ...(process.env['VITEST_RESULTS'] !== undefined && { outputFile: { json: process.env['VITEST_RESULTS'] } }),

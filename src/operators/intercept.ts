@@ -48,6 +48,8 @@ class Running extends Subscriber<unknown> {
   }
 }
 
+// Longest first: TypeScript settles what an inline function takes at the first overload that has room for it.
+
 /**
  * Runs each batch through RxJS operators as a finite Observable of its events. Whatever comes out stays under the same
  * settlement, so operators may drop, expand, reorder, aggregate and wait: `intercept(filter(…), mergeMap(enrich, 4))`.
@@ -58,25 +60,6 @@ class Running extends Subscriber<unknown> {
  * **errors** with its source only: what an operator throws is a nack of its batch (a reject, if the error is permanent).
  * Keeps order, also with `concurrency`. Unsubscribed, it cancels and nacks what is under way.
  */
-export function intercept<A = FlumeEvent, B = A>(a: Op<A, B>, options?: InterceptOptions): Op<Delivery<A>, Delivery<B>>;
-export function intercept<A = FlumeEvent, B = A, C = B>(
-  a: Op<A, B>,
-  b: Op<B, C>,
-  options?: InterceptOptions,
-): Op<Delivery<A>, Delivery<C>>;
-export function intercept<A = FlumeEvent, B = A, C = B, D = C>(
-  a: Op<A, B>,
-  b: Op<B, C>,
-  c: Op<C, D>,
-  options?: InterceptOptions,
-): Op<Delivery<A>, Delivery<D>>;
-export function intercept<A = FlumeEvent, B = A, C = B, D = C, E = D>(
-  a: Op<A, B>,
-  b: Op<B, C>,
-  c: Op<C, D>,
-  d: Op<D, E>,
-  options?: InterceptOptions,
-): Op<Delivery<A>, Delivery<E>>;
 export function intercept<A = FlumeEvent, B = A, C = B, D = C, E = D, F = E>(
   a: Op<A, B>,
   b: Op<B, C>,
@@ -85,6 +68,25 @@ export function intercept<A = FlumeEvent, B = A, C = B, D = C, E = D, F = E>(
   e: Op<E, F>,
   options?: InterceptOptions,
 ): Op<Delivery<A>, Delivery<F>>;
+export function intercept<A = FlumeEvent, B = A, C = B, D = C, E = D>(
+  a: Op<A, B>,
+  b: Op<B, C>,
+  c: Op<C, D>,
+  d: Op<D, E>,
+  options?: InterceptOptions,
+): Op<Delivery<A>, Delivery<E>>;
+export function intercept<A = FlumeEvent, B = A, C = B, D = C>(
+  a: Op<A, B>,
+  b: Op<B, C>,
+  c: Op<C, D>,
+  options?: InterceptOptions,
+): Op<Delivery<A>, Delivery<D>>;
+export function intercept<A = FlumeEvent, B = A, C = B>(
+  a: Op<A, B>,
+  b: Op<B, C>,
+  options?: InterceptOptions,
+): Op<Delivery<A>, Delivery<C>>;
+export function intercept<A = FlumeEvent, B = A>(a: Op<A, B>, options?: InterceptOptions): Op<Delivery<A>, Delivery<B>>;
 export function intercept(
   ...given: (Op<unknown, unknown> | InterceptOptions | undefined)[]
 ): Op<Delivery<unknown>, Delivery<unknown>> {
