@@ -45,8 +45,10 @@ export interface Block {
   readonly headers: Headers;
 }
 
-/** What an event costs against limits in bytes: its body and its headers. Values without a body cost nothing. */
+/** What an event costs against limits in bytes: its body and its headers; bytes and text their length; other values nothing. */
 const sizeOf = (value: unknown): number => {
+  if (typeof value === 'string' || value instanceof Uint8Array) return value.length;
+  if (typeof value !== 'object' || value === null) return 0;
   const { body, headers: head } = value as Partial<FlumeEvent>;
   let size = body instanceof Uint8Array ? body.length : 0;
   for (const key in head) size += key.length + (head[key]?.length ?? 0);

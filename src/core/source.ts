@@ -64,8 +64,8 @@ export type SourceOpener<T, Tag> = (
 export interface SourceOptions {
   /** For metrics and logs; default `source`. */
   readonly name?: string;
-  readonly maxInFlight?: MaxInFlight;
-  readonly redelivery?: Redelivery;
+  readonly maxInFlight?: MaxInFlight | undefined;
+  readonly redelivery?: Redelivery | undefined;
   /** `redeliver` (default): the source emits again what is nacked. `report`: it tells its origin, which will send again. */
   readonly onFailure?: 'redeliver' | 'report';
   /** False if the next session cannot read again what this one leaves unsettled; such events are counted as dropped. Default true. */
