@@ -46,7 +46,7 @@ export const route = <T = FlumeEvent>(
 ): FlowSink<T> => {
   const known = new Map<string, Case<T>>();
   for (const name of new Set([...Object.keys(cases), ...Object.keys(optional)]))
-    known.set(name, caseOf(Object.hasOwn(cases, name) ? cases[name] : otherwise, optional[name]));
+    known.set(name, caseOf(Object.hasOwn(cases, name) ? cases[name] : otherwise, own(optional, name)));
   const none = otherwise === undefined ? undefined : caseOf(otherwise, []);
   const all = [...known.values(), ...(none === undefined ? [] : [none])];
 
@@ -142,5 +142,9 @@ const list = <T>(target: Target<T> | undefined): readonly Destination<T>[] => {
   return Array.isArray(target) ? (target as readonly Destination<T>[]) : [target as Destination<T>];
 };
 
-const header = ({ headers }: { readonly headers?: Headers }, name: string): string | undefined =>
-  headers !== undefined && Object.hasOwn(headers, name) ? headers[name] : undefined;
+const header = ({ headers = {} }: { readonly headers?: Headers }, name: string): string | undefined =>
+  own(headers, name);
+
+/** Not what every object has by that name. */
+const own = <V>(record: Readonly<Record<string, V>>, name: string): V | undefined =>
+  Object.hasOwn(record, name) ? record[name] : undefined;
