@@ -88,7 +88,6 @@ export const httpSource = defineSource({
   summary: 'Events by HTTP POST, as JSON or one body each, answered when the channel has them.',
   options,
   onFailure: 'report',
-  replayable: false,
   // Requests have nothing to do with each other: one that fails does not hold up the rest.
   redelivery: { order: 'selective' },
   open: options => async (emitter: Emitter<FlumeEvent, Request>, context) => {
@@ -105,6 +104,8 @@ export const httpSource = defineSource({
         ? createServer(limits, requests.receive)
         : createTlsServer({ ...limits, ...tls, handshakeTimeout: options.headersTimeout }, requests.receive);
     server.maxConnections = options.maxConnections;
+    // A client that has closed its side still gets its answer, as from Flume. Not in Node's documentation.
+    Object.assign(server, { httpAllowHalfOpen: true });
     // Longer than any pause that is not a fault: a client that does not read its answers ends here.
     server.timeout = options.requestTimeout + options.answerTimeout;
     server
@@ -268,8 +269,9 @@ class Requests {
     if (code !== 'ECONNRESET') this.#context.counters.EventReadFail++;
     const status = code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
     if (socket.writable && /^(HPE|ERR_HTTP)_/.test(code))
-      socket.write(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => socket.destroy());
-    else socket.destroy();
+      socket.write(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+    // Not when that is written: somebody who does not read would stay.
+    socket.destroy();
   };
 
   /** There are `maxConnections` already. */
