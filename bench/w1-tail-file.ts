@@ -178,7 +178,7 @@ export const library: ChildMain<Paths & { readonly position: string }> = async (
   run(
     taildirSource({ filegroups: { f1: `${input}/.*\\.log` }, positionFile: position, batchSize: 1000 }),
     memoryChannel({ capacity: 100_000, transactionCapacity: 10_000 }),
-    fileRollSink({ 'sink.directory': out, 'sink.rollInterval': 0, 'sink.batchSize': 1000 }),
+    fileRollSink({ directory: out, rollInterval: 0, batchSize: 1000 }),
   );
 };
 
