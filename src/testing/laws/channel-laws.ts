@@ -65,6 +65,9 @@ class ChannelRig<Place> extends Rig {
   #inputs: Subscription[] = [];
   #channel!: ChannelUnderTest;
   #present: Consumer[] = [];
+  protected override readonly stuck: readonly LawId[] = ['L1', 'L2'];
+  /** In the order in which they came, each time. */
+  readonly #came: Item[] = [];
   #closed = false;
   /** Consumers have competed. */
   #contested = false;
@@ -172,6 +175,11 @@ class ChannelRig<Place> extends Rig {
     if (this.book.items.length > 5) this.report.saw('an undisturbed run');
     const wrong = this.book.items.find(({ seen }) => seen !== 1);
     if (wrong !== undefined) this.report.violate('C4', `event ${named(wrong)} came out ${wrong.seen} times`);
+    const last = new Map<string, number>();
+    for (const item of this.#came) {
+      if (item.rank < (last.get(item.key) ?? 0)) this.report.violate('C4', `event ${named(item)} came out late`);
+      last.set(item.key, item.rank);
+    }
   }
 
   protected override inspect(): void | Promise<void> {
@@ -199,7 +207,10 @@ class ChannelRig<Place> extends Rig {
   }
 
   async #open(): Promise<void> {
-    this.#channel = await inScope(this.world.scope(), () => this.#spec.make(this.#limits, this.#place));
+    this.#channel = await this.world.finish(
+      inScope(this.world.scope(), () => this.#spec.make(this.#limits, this.#place)),
+      'make()',
+    );
     const channel = this.#channel;
     this.#closed = false;
     channel.closed.then(
@@ -217,7 +228,7 @@ class ChannelRig<Place> extends Rig {
     if (this.live().length > 0) this.report.saw('a reopening with something outstanding');
     this.#disturbed = true;
     for (const input of this.#inputs) input.unsubscribe();
-    await this.#channel.close();
+    await this.world.finish(this.#channel.close(), 'close()');
     if (this.live().length > 0)
       this.report.violate('S7', 'a delivery could still be settled after the channel was closed');
     for (const consumer of this.#present) this.#subscriptions.get(consumer)?.unsubscribe();
@@ -254,6 +265,7 @@ class ChannelRig<Place> extends Rig {
 
   /** Whatever came out of a put that is not acked yet, all of that put must be in. */
   #taken(items: readonly Item[]): void {
+    this.#came.push(...items);
     const visible = new Set<Offer>();
     for (const item of items) {
       const offer = this.#offerOf.get(item);

@@ -61,7 +61,8 @@ export class Consumer implements Observer<Delivery> {
 
   readonly next = (delivery: Delivery): void => {
     const report = this.#report;
-    if (this.#inNext) report.violate('L1', 'next() was called from within next()');
+    const nested = this.#inNext;
+    if (nested) report.violate('L1', 'next() was called from within next()');
     if (this.ended !== undefined) report.violate('L3', `a delivery came after ${this.ended}`);
     if (delivery.length === 0) report.violate('S5', 'a delivery of no events came out');
     this.#inNext = true;
@@ -71,11 +72,12 @@ export class Consumer implements Observer<Delivery> {
     this.#checkCredit();
     for (const item of items) this.#came(item, taken);
     this.#options.onTaken?.(taken);
-    if (this.mode !== 'hold') {
+    // Whoever recurses would do so for ever.
+    if (this.mode !== 'hold' && !nested) {
       report.saw('a synchronous settle');
       this.settle(taken, this.mode);
     }
-    this.#inNext = false;
+    this.#inNext = nested;
   };
 
   readonly error = (cause: unknown): void => {

@@ -119,4 +119,4 @@ const printed = (command: Command): string => {
 
 /** A program on one line, for people. */
 export const print = ({ window, commands, endsEarly }: Program): string =>
-  `window ${JSON.stringify(window)}: ${commands.map(printed).join(', ')}${endsEarly ? '; ends before all is settled' : ''}`;
+  `window ${JSON.stringify(window)}: ${[...commands.map(printed), endsEarly ? 'end' : 'ack all, put 1, ack it, end'].join(', ')}`;

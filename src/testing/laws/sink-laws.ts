@@ -77,8 +77,9 @@ class SinkRig extends Rig {
 
   static async make(spec: SinkSpec, program: SinkProgram, report: Report): Promise<SinkRig> {
     const world = new World(spec, program.seed);
-    const under = await inScope(world.scope(), () =>
-      spec.make({ retry: { initial: quickly.initial ?? 10, max: quickly.max ?? 100 } }),
+    const under = await world.finish(
+      inScope(world.scope(), () => spec.make({ retry: { initial: quickly.initial ?? 10, max: quickly.max ?? 100 } })),
+      'make()',
     );
     return new SinkRig(spec, program, report, world, under);
   }

@@ -90,7 +90,10 @@ class SourceRig extends Rig {
       order: spec.order === 'strict' || spec.order === undefined ? 'strict' : 'selective',
       onReject: program.keepsRejected ? 'keep' : 'drop',
     };
-    const under = await inScope(world.scope(), () => spec.make({ maxInFlight, redelivery }));
+    const under = await world.finish(
+      inScope(world.scope(), () => spec.make({ maxInFlight, redelivery })),
+      'make()',
+    );
     return new SourceRig(spec, program, report, world, under, maxInFlight);
   }
 
@@ -112,7 +115,7 @@ class SourceRig extends Rig {
     if (this.#under.feed === undefined) return;
     const events = this.book.make(drafts);
     this.book.add(events);
-    await this.#under.feed(events);
+    await this.world.finish(this.#under.feed(events), 'feed()');
   }
 
   protected override get finished(): boolean {
@@ -127,7 +130,7 @@ class SourceRig extends Rig {
 
   protected async end(): Promise<void> {
     const { stops } = this.#program;
-    if (!stops && this.#under.end !== undefined) await this.#under.end();
+    if (!stops && this.#under.end !== undefined) await this.world.finish(this.#under.end(), 'end()');
     else if (stops || this.#under.events === undefined) {
       this.#stopped = true;
       this.#sessions.at(-1)?.scope.finishSources();

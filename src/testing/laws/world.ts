@@ -47,6 +47,16 @@ export class World {
     await new Promise<void>(resolve => void this.clock.after(ms + reactionMs, resolve));
   }
 
+  /** Lets time pass for something that was begun. Throws when patience is over. */
+  async finish<R>(begun: R | Promise<R>, what: string): Promise<R> {
+    if (!(begun instanceof Promise)) return begun;
+    const state = { over: false };
+    const end = () => (state.over = true);
+    begun.then(end, end);
+    if (await this.until(() => state.over)) return begun;
+    throw new Error(`${what} is not over after ${this.patience} ms`);
+  }
+
   /** Lets time pass until `condition` holds; false when patience is over. */
   async until(condition: () => boolean): Promise<boolean> {
     if (this.#fake !== undefined) return this.#fake.until(condition, this.patience);
