@@ -4,16 +4,13 @@
  * @module
  */
 import { setImmediate as turn } from 'node:timers/promises';
-import type { Clock, Timer } from '../core/clock.ts';
+import { longestWait, type Clock, type Timer } from '../core/clock.ts';
 
 interface Alarm {
   readonly at: number;
   readonly callback: () => void;
   readonly background: boolean;
 }
-
-/** The longest wait that `setTimeout` knows; it fires at once for more. */
-const longest = 2 ** 31 - 1;
 
 /** Steps without time passing before the clock says that somebody runs in circles. */
 const mostAtOnce = 100_000;
@@ -40,9 +37,8 @@ export class FakeClock implements Clock {
   }
 
   after(ms: number, callback: () => void, background = false): Timer {
-    if (!(ms <= longest))
-      throw new RangeError(`a timer takes at most ${longest} ms, not ${ms}: setTimeout would fire at once`);
-    const alarm: Alarm = { at: this.#now + Math.max(0, ms), callback, background };
+    if (Number.isNaN(ms)) throw new RangeError('a timer takes a number of milliseconds');
+    const alarm: Alarm = { at: this.#now + Math.min(Math.max(0, ms), longestWait), callback, background };
     this.#alarms.splice(this.#alarms.findLastIndex(other => other.at <= alarm.at) + 1, 0, alarm);
     return alarm;
   }

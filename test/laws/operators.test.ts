@@ -1,6 +1,7 @@
 import { concatMap, filter, map, Observable, of, type OperatorFunction } from 'rxjs';
 import { describe, test } from 'vitest';
 import type { Delivery } from '../../src/core/delivery.ts';
+import { MillraceError } from '../../src/core/errors.ts';
 import { event, headers, type FlumeEvent } from '../../src/core/event.ts';
 import type { FlowSink } from '../../src/core/flow.ts';
 import { currentScope } from '../../src/core/scope.ts';
@@ -65,6 +66,16 @@ const stages: StageSpec[] = [
       );
     },
   },
+  {
+    name: 'intercept that throws for ever',
+    make: () =>
+      intercept(
+        map(e => {
+          if (last(e) % 9 === 8) throw new MillraceError('MR_BAD_INPUT', 'never');
+          return e;
+        }),
+      ),
+  },
   { name: 'mapBatch', make: () => mapBatch(({ events }) => events.flatMap(twice)), expect: twice },
   { name: 'setHeaders', make: () => setHeaders({ mark: 'x' }), expect: e => [marked(e)] },
   { name: 'rebatch', make: () => rebatch({ maxEvents: 5, maxDelay: 50 }) },
@@ -89,8 +100,7 @@ const stages: StageSpec[] = [
   },
   {
     name: 'route',
-    make: () =>
-      through(main => route(e => String(last(e) % 3), { cases: { 0: main }, default: [] })),
+    make: () => through(main => route(e => String(last(e) % 3), { cases: { 0: main }, default: [] })),
     expect: e => (last(e) % 3 === 0 ? [e] : []),
   },
 ];

@@ -1,66 +1,77 @@
+import { Subject } from 'rxjs';
+import { PassThrough } from 'node:stream';
 import { describe, test } from 'vitest';
 import { event, type FlumeEvent } from '../../src/core/event.ts';
-import { createSource } from '../../src/core/source.ts';
+import { fromAsyncIterable } from '../../src/sources/from-async-iterable.ts';
+import { fromObservable } from '../../src/sources/from-observable.ts';
+import { fromReadable } from '../../src/sources/from-readable.ts';
 import { seqSource } from '../../src/sources/seq.ts';
-import { sourceLaws, type SourceTuning } from '../../src/testing/laws/source-laws.ts';
+import { sourceLaws, type SourceSpec, type SourceTuning } from '../../src/testing/index.ts';
+import { brokenSource } from './mutants/sources.ts';
 
-const list = (tuning: SourceTuning) => {
-  const batches: (readonly FlumeEvent[])[] = [];
-  const done = new Set<number>();
+/** Each iterator goes on where the last one stopped. */
+const iterable = (tuning: SourceTuning) => {
+  const line: FlumeEvent[] = [];
   let ended = false;
-  let wake = () => {};
-  const source = createSource<FlumeEvent, number>(emitter => {
-    let next = 0;
-    let asked = false;
-    wake = () => {
-      if (!asked) return;
-      while (done.has(next)) next++;
-      const batch = batches[next];
-      if (batch !== undefined) {
-        asked = false;
-        emitter.emit(batch, next++);
-      } else if (ended) emitter.complete();
-    };
-    return {
-      pull() {
-        asked = true;
-        wake();
-      },
-      settled(at, what) {
-        if (what === 'acked') done.add(at);
-      },
-    };
-  }, tuning);
+  let wake: () => void = () => undefined;
+  async function* read() {
+    for (;;) {
+      const next = line.shift();
+      if (next !== undefined) yield next;
+      else if (ended) return;
+      else await new Promise<void>(resolve => (wake = resolve));
+    }
+  }
   return {
-    source,
+    source: fromAsyncIterable({ [Symbol.asyncIterator]: read }, { batchSize: 3, ...tuning }),
     feed(events: readonly FlumeEvent[]) {
-      batches.push(events);
+      line.push(...events);
       wake();
     },
     end() {
       ended = true;
       wake();
     },
-    confirmed() {
-      let position = 0;
-      while (done.has(position)) position++;
-      return batches.slice(0, position).flat().length;
-    },
   };
 };
 
-describe('createSource', () => {
-  for (const law of sourceLaws({ name: 'list', make: list })) test(law.name, () => law.run());
-});
-describe('createSource, selective', () => {
-  for (const law of sourceLaws({ name: 'list', make: list, order: 'selective' })) test(law.name, () => law.run());
+const readable = (tuning: SourceTuning) => {
+  let stream = new PassThrough({ objectMode: true });
+  const open = () => (stream = new PassThrough({ objectMode: true }));
+  return {
+    source: fromReadable<FlumeEvent>(open, { batchSize: 3, ...tuning }),
+    feed(events: readonly FlumeEvent[]) {
+      for (const one of events) stream.write(one);
+    },
+    end: () => void stream.end(),
+  };
+};
+
+const observable = (tuning: SourceTuning) => {
+  const subject = new Subject<FlumeEvent>();
+  return {
+    source: fromObservable(subject, { capacity: 1000, overflow: 'fail', batchSize: 3, ...tuning }),
+    feed(events: readonly FlumeEvent[]) {
+      for (const one of events) subject.next(one);
+    },
+    end: () => subject.complete(),
+  };
+};
+
+const numbers = (tuning: SourceTuning) => ({
+  source: seqSource({ batchSize: 3, totalEvents: 20, ...tuning }),
+  events: Array.from({ length: 20 }, (_, i) => event(String(i))),
 });
 
-describe('seq', () => {
-  const events = Array.from({ length: 20 }, (_, i) => event(String(i)));
-  for (const law of sourceLaws({
-    name: 'seq',
-    make: tuning => ({ source: seqSource({ batchSize: 3, totalEvents: 20, ...tuning }), events }),
-  }))
-    test(law.name, () => law.run());
+const specs: SourceSpec[] = [
+  { name: 'createSource', make: tuning => brokenSource(tuning) },
+  { name: 'createSource, selective', order: 'selective', make: tuning => brokenSource(tuning) },
+  { name: 'seq', make: numbers },
+  { name: 'fromAsyncIterable', replayable: false, make: iterable },
+  { name: 'fromReadable', replayable: false, make: readable },
+  { name: 'fromObservable', replayable: false, make: observable },
+];
+
+describe.each(specs)('$name', spec => {
+  for (const law of sourceLaws(spec)) test(law.name, () => law.run());
 });

@@ -99,6 +99,7 @@ class SourceRig extends Rig {
 
   override async play(program: SourceProgram): Promise<void> {
     try {
+      await this.world.flush();
       await super.play(program);
       if (!this.#stopped || this.#spec.replayable === false) return;
       this.#stopped = false;
@@ -106,7 +107,7 @@ class SourceRig extends Rig {
       await this.finish(false);
     } finally {
       this.#abort();
-      await this.world.flush();
+      await this.world.until(() => this.#sessions.every(({ scope }) => scope.sourcesOpen === 0));
       await this.#under.close?.();
     }
   }
@@ -116,6 +117,7 @@ class SourceRig extends Rig {
     const events = this.book.make(drafts);
     this.book.add(events);
     await this.world.finish(this.#under.feed(events), 'feed()');
+    await this.world.react(() => this.live().length > 0 || this.finished);
   }
 
   protected override get finished(): boolean {
@@ -146,8 +148,10 @@ class SourceRig extends Rig {
   /** Gives up what is unsettled. */
   protected override async reopen(): Promise<void> {
     this.#abort();
-    await this.world.flush();
-    if (this.#spec.replayable === false) for (const item of this.book.due) item.state = 'refused';
+    if (this.#spec.replayable === false) {
+      await this.world.until(() => this.#sessions.every(({ scope }) => scope.sourcesOpen === 0));
+      for (const item of this.book.due) item.state = 'refused';
+    }
     this.join();
   }
 
@@ -231,6 +235,8 @@ const sights: Partial<Record<LawId, readonly Sight[]>> = {
 export const sourceLaws = (spec: SourceSpec): Law[] => {
   const redelivers = spec.reports !== true;
   const real = spec.clock === 'real';
+  // What a session loses that drains in the background cannot be told from here.
+  const drains = !real && spec.replayable !== false;
   return lawsOf<SourceProgram>({
     kit: 'sourceLaws',
     spec,
@@ -244,7 +250,7 @@ export const sourceLaws = (spec: SourceSpec): Law[] => {
       const some = weights[law] ?? usual;
       return fc
         .tuple(
-          programOf(fc, real ? { ...some, leave: 0 } : some, undefined, real ? 15 : 40),
+          programOf(fc, drains ? some : { ...some, leave: 0 }, undefined, real ? 20 : 40),
           fc.record({ keepsRejected: fc.boolean(), stops: fc.boolean() }),
         )
         .map(([program, more]) => ({ ...program, ...more }));

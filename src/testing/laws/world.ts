@@ -15,7 +15,10 @@ import type { LawSpec } from './law.ts';
 const pollMs = 2;
 
 /** How long a real socket or file gets to react. */
-const reactionMs = 10;
+const reactionMs = 5;
+
+/** The same, when it is known that there is something to react to. */
+const longestReactionMs = 250;
 
 export class World {
   readonly clock: Clock;
@@ -45,6 +48,13 @@ export class World {
   async pass(ms: number): Promise<void> {
     if (this.#fake !== undefined) return this.#fake.advance(ms);
     await new Promise<void>(resolve => void this.clock.after(ms + reactionMs, resolve));
+  }
+
+  /** Lets happen what is about to, which is over when `condition` holds; on the real clock that may take a moment. */
+  async react(condition: () => boolean): Promise<void> {
+    if (this.#fake !== undefined) return this.flush();
+    const end = this.clock.now() + longestReactionMs;
+    while (!condition() && this.clock.now() < end) await this.pass(0);
   }
 
   /** Lets time pass for something that was begun. Throws when patience is over. */
