@@ -16,7 +16,15 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Scope, inScope } from '../../src/core/scope.ts';
 import { createSink, run, taildirSource, type Flow, type FlumeEvent } from '../../src/index.ts';
 import type { TaildirOptions } from '../../src/sources/taildir.ts';
-import { FakeClock, recordingLog } from '../../src/testing/index.ts';
+import { parsePositions } from '../../src/sources/tailing/position-file.ts';
+import {
+  FakeClock,
+  recordingLog,
+  sourceLaws,
+  type SourceSpec,
+  type SourceTuning,
+  type SourceUnderTest,
+} from '../../src/testing/index.ts';
 
 let dir: string;
 let flows: Flow[] = [];
@@ -743,5 +751,46 @@ describe('taildir source', () => {
     ] as const)('refuses %j', (options, message) => {
       expect(() => taildirSource(options as never)).toThrow(message);
     });
+  });
+
+  describe('laws', () => {
+    const tailed = (tuning: SourceTuning): SourceUnderTest => {
+      const own = mkdtempSync(join(tmpdir(), 'taildir-laws-'));
+      const file = join(own, 'a.log');
+      const saved = join(own, 'p.json');
+      /** Where each line ends. */
+      const ends: number[] = [];
+      writeFileSync(file, '');
+      return {
+        source: taildirSource({
+          filegroups: { f: `${own}/.*\\.log` },
+          positionFile: saved,
+          batchSize: 3,
+          writePosInterval: 1,
+          pollInterval: 20,
+          ...tuning,
+        }),
+        feed(events) {
+          for (const { body } of events) {
+            appendFileSync(file, `${body.toString()}\n`);
+            ends.push((ends.at(-1) ?? 0) + body.length + 1);
+          }
+        },
+        confirmed() {
+          const [position] = existsSync(saved) ? parsePositions(readFileSync(saved, 'utf8')).positions : [];
+          return ends.filter(end => end <= (position?.pos ?? 0)).length;
+        },
+        close: () => rmSync(own, { recursive: true }),
+      };
+    };
+    const spec: SourceSpec = {
+      name: 'taildir',
+      make: tailed,
+      clock: 'real',
+      runs: 12,
+      bodies: 'lines',
+      headers: false,
+    };
+    for (const law of sourceLaws(spec)) it.concurrent(law.name, { timeout: 60_000 }, () => law.run());
   });
 });

@@ -164,7 +164,8 @@ export class Discovery {
     }
     this.#scans++;
     if (this.#stopped) return;
-    const rest = (clock.now() - began) * (this.#told ? restPerScan.told : restPerScan.untold);
+    const told = this.#told && [...this.#directories.values()].every(directory => directory !== undefined);
+    const rest = (clock.now() - began) * (told ? restPerScan.told : restPerScan.untold);
     this.#timer = clock.after(Math.max(pollInterval, rest), () => {
       this.#scanDue = true;
       this.#look();
