@@ -10,18 +10,21 @@ export type Timer = unknown;
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
-  /** Calls back once after `ms` milliseconds. A `background` timer does not keep a process alive. */
+  /** Calls back once after `ms` milliseconds, at most {@link longestWait}. A `background` timer does not keep a process alive. */
   after(ms: number, callback: () => void, background?: boolean): Timer;
   cancel(timer: Timer): void;
   /** Calls back soon, but lets pending I/O go first. */
   soon(callback: () => void): void;
 }
 
+/** The longest wait of a timer in ms, 24.8 days; who asks for more gets this. `setTimeout` would call back at once. */
+export const longestWait = 2 ** 31 - 1;
+
 /* eslint-disable no-restricted-properties -- the one place where the real clock and real chance come in */
 export const systemClock: Clock = {
   now: () => Date.now(),
   after: (ms, callback, background = false) => {
-    const timer = setTimeout(callback, ms);
+    const timer = setTimeout(callback, Math.min(ms, longestWait));
     return background ? timer.unref() : timer;
   },
   cancel: timer => clearTimeout(timer as NodeJS.Timeout),

@@ -163,6 +163,10 @@ export class Outlet<T> {
     limits: MaxInFlight = {},
     redelivery: Redelivery = {},
   ) {
+    for (const [name, value] of Object.entries(limits)) {
+      if (!(value >= 1))
+        throw new MillraceError('MR_CONFIG', `maxInFlight: ${name}: expected a number of at least 1, found ${value}.`);
+    }
     this.#supply = supply;
     this.#next = next;
     this.#onIdle = onIdle;

@@ -6,7 +6,7 @@ import { MillraceError } from '../../src/core/errors.ts';
 import { inScope, type Scope } from '../../src/core/scope.ts';
 import { createSource, type Emitter, type Settled } from '../../src/core/source.ts';
 import { recordingSink, scriptedSource } from '../../src/testing/index.ts';
-import { deferred, world as bare } from './fakes.ts';
+import { counting, deferred, world as bare } from './fakes.ts';
 
 /** A world with a recording sink to subscribe. */
 const world = () => {
@@ -165,6 +165,14 @@ describe('opening', () => {
 });
 
 describe('demand', () => {
+  test.each([0, -1, NaN])('a window of %d would never let anything out, and is refused', limit => {
+    const { clock, subscribe } = world();
+    const { sink } = subscribe(scriptedSource(counting(1, 1), { maxInFlight: { events: limit } }));
+    expect(sink.ended).toMatchObject({ error: { code: 'MR_CONFIG' } });
+    expect((sink.ended as { error: Error }).error.message).toContain(`maxInFlight: events: expected`);
+    expect(clock.pending).toBe(0);
+  });
+
   test('pull is called once per answer, and only with credit', async () => {
     const { clock, scope } = world();
     let pulls = 0;
