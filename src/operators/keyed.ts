@@ -53,8 +53,8 @@ export const keyed =
       let filling = false;
 
       const onIdle = (lane: Lane<T>) => {
-        // Lanes tell so whenever they are idle, also before they have worked.
-        if (busy.get(lane.key) !== lane) return;
+        // Lanes tell so whenever they are idle, also before they have worked, or have got all of what waits for them.
+        if (busy.get(lane.key) !== lane || waiting.has(lane.key) || !lane.branch.idle) return;
         busy.delete(lane.key);
         free.push(lane);
         fill();
@@ -79,11 +79,13 @@ export const keyed =
         filling = true;
         while (free.length > 0 && waiting.size > 0) {
           const [[key, parts]] = waiting as unknown as [[unknown, Delivery<T>[]]];
-          waiting.delete(key);
           const lane = free.pop() as Lane<T>;
           lane.key = key;
           busy.set(key, lane);
-          for (const part of parts) lane.branch.hand(part);
+          // The key stays in line until then: what comes for it meanwhile comes after these.
+          for (let part = parts.shift(); part !== undefined; part = parts.shift()) lane.branch.hand(part);
+          waiting.delete(key);
+          onIdle(lane);
         }
         filling = false;
         if (ended && busy.size === 0 && waiting.size === 0) down.complete();
@@ -92,8 +94,8 @@ export const keyed =
       const queue = (key: unknown, part: Delivery<T>) => {
         const lane = busy.get(key);
         const parts = waiting.get(key);
-        if (lane !== undefined) lane.branch.hand(part);
-        else if (parts !== undefined) parts.push(part);
+        if (parts !== undefined) parts.push(part);
+        else if (lane !== undefined) lane.branch.hand(part);
         else waiting.set(key, [part]);
       };
 
@@ -124,7 +126,7 @@ export const keyed =
       return () => {
         upstream.unsubscribe();
         for (const { branch } of [...busy.values(), ...free]) branch.leave();
-        for (const parts of waiting.values()) for (const part of parts) part.nack(unsubscribed());
+        for (const parts of waiting.values()) for (const part of parts.splice(0)) part.nack(unsubscribed());
         waiting.clear();
       };
     });

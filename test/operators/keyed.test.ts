@@ -52,6 +52,29 @@ describe('keyed', () => {
     expect(ledger.snapshot()).toMatchObject({ accepted: 6, delivered: 6, copied: 0 });
   });
 
+  test('S6: what comes for a key while its lane is given what waited comes after that', async () => {
+    const sink = recordingSink([{ outcome: 'ack', after: 1 }]);
+    const { clock, flow } = flowOf(emit('aaab', 'B', 'b', 'B'), sink, {
+      stage: keyed({ by: letter, concurrency: 1, maxInFlightPerKey: 2 }),
+      maxInFlight: { deliveries: 3 },
+    });
+    await clock.settle(flow.done);
+    expect(texts(sink.received)).toEqual(['aaa', 'b', 'B', 'b', 'B']);
+  });
+
+  test('a lane that has settled one part at once still has the others of its key', async () => {
+    const sink = recordingSink([{ outcome: 'ack', after: 1 }, 'hold', 'ack', 'hold']);
+    const script = [...emit('ax', 'b', 'b'), { wait: 5 }, ...emit('b')];
+    const { clock, flow } = flowOf(script, sink, { stage: keyed({ by: letter, concurrency: 2 }) });
+    await clock.advance(2);
+    sink.received[1]?.settle('ack');
+    await clock.advance(10);
+    expect(texts(sink.received)).toEqual(['a', 'x', 'b', 'b']);
+    sink.received[3]?.settle('ack');
+    await clock.settle(flow.done);
+    expect(texts(sink.received)).toEqual(['a', 'x', 'b', 'b', 'b']);
+  });
+
   test('a rejected part is rejected upstream when the others are settled', async () => {
     const sink = recordingSink([{ outcome: 'ack', after: 20 }, 'reject']);
     const { clock, flow, ledger, source } = flowOf(emit('ab'), sink, {
