@@ -37,6 +37,7 @@ export { route, type RouteOptions, type Selector, type Target } from './operator
 export { memoryChannel } from './operators/channels/memory.ts';
 
 // Sinks, and ways out to whatever else consumes.
+export { fileRollSink } from './sinks/file-roll.ts';
 export { nullSink } from './sinks/null.ts';
 export { autoAck } from './operators/auto-ack.ts';
 export { toAsyncIterable } from './operators/to-async-iterable.ts';
