@@ -45,6 +45,9 @@ export const deadLetter =
       flow.waitFor(letter.done.then(() => scope.settled()));
       /** Handed on and not settled, or being written to the dead letter. */
       let open = 0;
+      /** Events that are being written to the dead letter. */
+      let held = 0;
+      scope.ledger.hold(() => held);
       let ended = false;
 
       letter.subscriber.add(() => {
@@ -93,10 +96,12 @@ export const deadLetter =
         };
         const labelled = (dead as Delivery).events.map(one => event(one.body, headers({ ...one.headers, ...labels })));
         scope.ledger.accepted += length;
+        held += length;
         const written = own<FlumeEvent>(
           dead as Delivery,
           labelled,
           (outcome, why, some) => {
+            held -= length;
             if (outcome === 'ack') ledger.rejected += length;
             // Some or all: what the dead letter has of it, it will get again.
             const inTime = settle(dead as Delivery, outcome, why, undefined);

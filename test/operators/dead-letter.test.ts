@@ -51,7 +51,10 @@ describe('deadLetter', () => {
     await clock.advance(1000);
     expect(source.settled).toEqual([]);
     expect(ledger.snapshot()).toMatchObject({ held: 2, rejected: 0 });
+    const books = dead.received[0]?.delivery.ledger;
+    expect([books?.snapshot(), books?.difference]).toMatchObject([{ accepted: 2, held: 2, delivered: 0 }, 0]);
     dead.received[0]?.settle('ack');
+    expect([books?.snapshot(), books?.difference]).toMatchObject([{ accepted: 2, held: 0, delivered: 2 }, 0]);
     expect(source.settled.map(({ what }) => what)).toEqual(['acked']);
     expect(ledger.snapshot()).toMatchObject({ held: 0, rejected: 2 });
     await clock.settle(flow.stop());
