@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { take } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { createChannel, type Channel, type OutputOptions } from '../../src/core/channel.ts';
@@ -364,3 +365,103 @@ test('a batch of 100 000 is put in parts', async () => {
   expect(sink.acked).toHaveLength(100_000);
   expect(Math.max(...sink.received.map(({ events }) => events.length))).toBe(10_000);
 });
+
+/** What chance decides about one run of a shared channel over a slow, unreliable store. */
+const program = fc.record({
+  capacity: fc.integer({ min: 1, max: 12 }),
+  transactionCapacity: fc.integer({ min: 1, max: 6 }),
+  keepAlive: fc.option(fc.integer({ min: 0, max: 3 }), { nil: undefined }),
+  /** Sizes of the deliveries of each source. */
+  sources: fc.array(fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 6 }), {
+    minLength: 1,
+    maxLength: 3,
+  }),
+  order: fc.constantFrom('strict' as const, 'selective' as const),
+  /** How long puts take, in ms; 0 is at once, -1 fails at once, -2 and below after a while. */
+  puts: fc.array(fc.integer({ min: -3, max: 4 }), { maxLength: 12 }),
+  /** What consumers do, and after how many deliveries they leave. */
+  consumers: fc.array(
+    fc.record({
+      steps: fc.array(
+        fc.oneof(
+          fc.constantFrom<SinkStep>('ack', 'nack'),
+          fc.record({
+            outcome: fc.constantFrom('ack' as const, 'nack' as const),
+            after: fc.integer({ min: 1, max: 30 }),
+          }),
+        ),
+        { maxLength: 8 },
+      ),
+      leavesAfter: fc.option(fc.integer({ min: 1, max: 5 }), { nil: undefined }),
+      window: fc.integer({ min: 1, max: 4 }),
+    }),
+    { minLength: 0, maxLength: 3 },
+  ),
+});
+
+test('a channel over any store, with any consumers: nothing is lost, invented or forgotten, and it ends', async () => {
+  await fc.assert(
+    fc.asyncProperty(program, async ({ capacity, transactionCapacity, keepAlive, sources, order, puts, consumers }) => {
+      const { clock, scope, inside } = world();
+      let put = 0;
+      let most = 0;
+      const store = plainStore<number>(capacity, {
+        put(batch: Batch<number>) {
+          const how = puts[put++] ?? 0;
+          most = Math.max(most, store.events + batch.length);
+          if (how === 0) return undefined;
+          if (how === -1) throw new Error('no');
+          return new Promise<void>((resolve, reject) => {
+            clock.after(Math.abs(how), how > 0 ? resolve : () => reject(new Error('no')));
+          });
+        },
+      });
+      const channel = inside(() => createChannel(store, { keepAlive, transactionCapacity }));
+
+      let next = 1;
+      const sent = sources.map(sizes => {
+        const script = sizes.map(size => ({ emit: numbers(next, (next += size) - 1) }));
+        const source = scriptedSource<number>(script, { redelivery: { order, initial: 10, max: 40 } });
+        inside(() => source.subscribe(channel.input()));
+        return source;
+      });
+
+      const sinks = consumers.map(({ steps, leavesAfter, window }) => {
+        const sink = recordingSink<number>(
+          (_, index) => {
+            if (index + 1 === leavesAfter) subscription.unsubscribe();
+            return steps[index] ?? 'ack';
+          },
+          { clock },
+        );
+        const subscription = inside(() =>
+          channel
+            .output({ maxInFlight: { deliveries: window }, redelivery: { order, initial: 10, max: 40 } })
+            .subscribe(sink),
+        );
+        return sink;
+      });
+      // One that stays, so that everything can come out.
+      const last = recordingSink<number>([], { clock });
+      inside(() => channel.output().subscribe(last));
+
+      await clock.settle(channel.closed);
+      await clock.runUntilIdle();
+      expect(last.ended).toBe('complete');
+      const acked = [...sinks, last].flatMap(sink => sink.acked);
+      expect([...new Set(acked)].sort((a, b) => a - b)).toEqual(numbers(1, next - 1));
+      const first = [...new Set(acked)];
+      for (const { accepted } of sent) {
+        const own = first.filter(n => accepted.includes(n));
+        if (order === 'strict' && consumers.length === 0) expect(own).toEqual(accepted);
+      }
+      for (const source of sent) expect(source.settled.every(({ what }) => what === 'acked')).toBe(true);
+      expect(scope.ledger.held).toBe(0);
+      expect(scope.ledger.difference).toBe(0);
+      expect(scope.ledger.dropped).toBe(0);
+      expect(most).toBeLessThanOrEqual(capacity);
+      expect(clock.pending).toBe(0);
+    }),
+    { numRuns: 400 },
+  );
+}, 60_000);

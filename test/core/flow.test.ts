@@ -130,14 +130,20 @@ describe('done', () => {
     expect(clock.pending).toBe(0);
   });
 
-  test('the error of the flow comes before the errors of closing', async () => {
+  test('the error of the flow comes before the errors of closing, which it waits for', async () => {
     const { clock, start } = world();
+    let closed = false;
     const source = createSource<number>(emitter => ({
       pull: () => emitter.fail(new Error('the cause')),
-      close: () => Promise.reject(new Error('a consequence')),
+      async close() {
+        await new Promise<void>(resolve => clock.after(50, resolve));
+        closed = true;
+        throw new Error('a consequence');
+      },
     }));
     const flow = start(() => run(source, recordingSink()));
     await expect(clock.settle(flow.done)).rejects.toThrow('the cause');
+    expect(closed).toBe(true);
   });
 });
 
