@@ -4,6 +4,7 @@ import { MillraceError } from '../../src/core/errors.ts';
 import type { FlumeEvent } from '../../src/core/event.ts';
 import { currentScope, type Scope } from '../../src/core/scope.ts';
 import { createSink } from '../../src/core/sink.ts';
+import { loggerSink } from '../../src/sinks/logger.ts';
 import { nullSink } from '../../src/sinks/null.ts';
 import { sinkLaws, type Law, type SinkSpec, type SinkTuning } from '../../src/testing/index.ts';
 
@@ -31,6 +32,25 @@ const table = (tuning: SinkTuning, { takes = 0, concurrency = 1, refuses = () =>
   return {
     sink: createSink(takes === 0 ? insert : insertLater, { ...tuning, concurrency }),
     written: () => rows,
+    switch: (state: boolean) => void (up = state),
+  };
+};
+
+/** Prints, or fails to. */
+const printing = (tuning: SinkTuning) => {
+  let text = '';
+  let up = true;
+  const write = (lines: string, written: (error?: Error) => void) => {
+    if (up) text += lines;
+    written(up ? undefined : new Error('EPIPE'));
+  };
+  return {
+    sink: loggerSink({ format: 'text', output: { write }, ...tuning }),
+    written: () =>
+      text
+        .split('\n')
+        .slice(0, -1)
+        .map(line => ({ body: Buffer.from(line) })),
     switch: (state: boolean) => void (up = state),
   };
 };
@@ -69,6 +89,11 @@ const specs: Record<string, SinkSpec> = {
 };
 
 describe.each(Object.entries(specs))('createSink, %s', (_, spec) => {
+  for (const law of sinkLaws(spec)) test(law.name, () => law.run());
+});
+
+describe('logger', () => {
+  const spec: SinkSpec = { name: 'logger', bodies: 'lines', headers: false, make: printing };
   for (const law of sinkLaws(spec)) test(law.name, () => law.run());
 });
 

@@ -47,7 +47,7 @@ export interface Law {
 export interface LawSpec {
   /** For messages. */
   readonly name: string;
-  /** Random programs per law; default 100 on the fake clock, 5 on the real one. */
+  /** Random programs per law; default 100 on the fake clock, 12 on the real one. */
   readonly runs?: number;
   /** `real` for components with sockets or files, which a fake clock cannot hurry. Default `fake`. */
   readonly clock?: 'fake' | 'real';
@@ -140,7 +140,7 @@ const tryLaw = async <Program>(
   trial: Trial<Program>,
   id: LawId,
   sights: readonly Sight[],
-  { seed = 1, path, runs = trial.spec.runs ?? (trial.spec.clock === 'real' ? 5 : 100) }: LawRun = {},
+  { seed = 1, path, runs = trial.spec.runs ?? (trial.spec.clock === 'real' ? 12 : 100) }: LawRun = {},
 ): Promise<void> => {
   const fc = await loadFastCheck();
   const seen = new Set<Sight>();

@@ -26,8 +26,8 @@ export interface SourceUnderTest {
   readonly events?: readonly FlumeEvent[];
   /** No more input: the source completes. Left out for a source that goes on until it is stopped. */
   end?(): void | Promise<void>;
-  /** How many events, from the first, its origin takes for done: answered, or before the position that is written. */
-  confirmed?(): number;
+  /** What its origin takes for done: the events that were answered so, or how many are before a position that is written. */
+  confirmed?(): readonly FlumeEvent[] | number;
   /** Called at the end of each run. */
   close?(): void | Promise<void>;
 }
@@ -177,12 +177,16 @@ class SourceRig extends Rig {
 
   protected override inspect(): void | Promise<void> {
     const confirmed = this.#under.confirmed?.() ?? 0;
-    const early = this.book.items.slice(0, confirmed).find(({ state }) => state === 'due');
+    const items =
+      typeof confirmed === 'number'
+        ? this.book.items.slice(0, confirmed)
+        : confirmed.flatMap(one => this.book.itemsOf(one));
+    const early = items.find(({ state }) => state === 'due' || (state === 'refused' && typeof confirmed !== 'number'));
     if (early !== undefined) {
       const law = early.last?.settled === true ? 'S7' : 'S2';
       this.report.violate(
         law,
-        `its origin takes ${confirmed} events for done, and ${named(early)} is among them but is not`,
+        `its origin takes ${items.length} events for done, and ${named(early)} is among them but is not`,
       );
     }
     return super.inspect();

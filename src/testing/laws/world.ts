@@ -17,7 +17,10 @@ const pollMs = 2;
 /** How long a real socket or file gets to react. */
 const reactionMs = 5;
 
-/** The same, when it is known that there is something to react to. */
+/** Longer waits of a program are cut to this on the real clock. */
+const longestWaitMs = 20;
+
+/** The same as reactionMs, when it is known that there is something to react to. */
 const longestReactionMs = 250;
 
 export class World {
@@ -47,7 +50,7 @@ export class World {
 
   async pass(ms: number): Promise<void> {
     if (this.#fake !== undefined) return this.#fake.advance(ms);
-    await new Promise<void>(resolve => void this.clock.after(ms + reactionMs, resolve));
+    await new Promise<void>(resolve => void this.clock.after(Math.min(ms, longestWaitMs) + reactionMs, resolve));
   }
 
   /** Lets happen what is about to, which is over when `condition` holds; on the real clock that may take a moment. */
