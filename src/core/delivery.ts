@@ -42,6 +42,14 @@ export interface Delivery<T = FlumeEvent> {
   fork<U>(parts: readonly (readonly U[] | Batch<U>)[]): Delivery<U>[];
 }
 
+/** What an emitter may have unsettled. */
+export interface Credit {
+  /** Unsettled deliveries. */
+  readonly deliveries: number;
+  /** Nothing more comes before one of them is settled. */
+  readonly used: boolean;
+}
+
 export type Outcome = 'ack' | 'nack' | 'reject';
 
 /** The events that an outcome is about; undefined means all of them. */
@@ -76,6 +84,11 @@ export abstract class Settleable<T> implements Delivery<T> {
   protected abstract pass(outcome: Outcome, cause: Error | undefined, failed: Failed): boolean;
   protected abstract get reachable(): boolean;
   abstract readonly ledger: Ledger;
+
+  /** Of the emitter it came from, if that is known. */
+  get credit(): Credit | undefined {
+    return undefined;
+  }
 
   get events(): readonly T[] {
     return this.batch.events;
@@ -140,6 +153,10 @@ class Derived<T> extends Settleable<T> {
     return this.#parent.ledger;
   }
 
+  override get credit(): Credit | undefined {
+    return this.#parent.credit;
+  }
+
   protected get reachable(): boolean {
     return this.#parent.live;
   }
@@ -159,6 +176,9 @@ class Derived<T> extends Settleable<T> {
 export const settle = (delivery: Delivery<unknown>, ...told: Parameters<Answer>): boolean =>
   (delivery as Settleable<unknown>).settle(...told);
 
+/** For stages that hold deliveries back: what else may come from the emitter of this one. */
+export const creditOf = (delivery: Delivery<unknown>): Credit | undefined => (delivery as Settleable<unknown>).credit;
+
 /** What a stage does when a delivery of its own is settled; returns whether that was in time. */
 export type Answer = (outcome: Outcome, cause: Error | undefined, failed: Failed) => boolean;
 
@@ -173,6 +193,10 @@ class Owned<T> extends Settleable<T> {
     this.#origin = origin;
     this.#answer = answer;
     this.ledger = ledger;
+  }
+
+  override get credit(): Credit | undefined {
+    return creditOf(this.#origin);
   }
 
   protected get reachable(): boolean {
@@ -271,6 +295,10 @@ class Part<T> extends Settleable<T> {
 
   get ledger(): Ledger {
     return this.#fork.parent.ledger;
+  }
+
+  override get credit(): Credit | undefined {
+    return this.#fork.parent.credit;
   }
 
   protected get reachable(): boolean {

@@ -11,7 +11,7 @@
  * @module
  */
 import { backoffDelay, type Backoff, type Timer } from './clock.ts';
-import { Settleable, type Delivery, type Failed, type Outcome } from './delivery.ts';
+import { Settleable, type Credit, type Delivery, type Failed, type Outcome } from './delivery.ts';
 import { MillraceError } from './errors.ts';
 import { Batch } from './event.ts';
 import type { Ledger } from './ledger.ts';
@@ -97,6 +97,10 @@ class Root<T> extends Settleable<T> {
     return this.#entry.origin?.ledger ?? this.#outlet.ledger;
   }
 
+  override get credit(): Credit {
+    return this.#outlet;
+  }
+
   protected get reachable(): boolean {
     return this.#current && this.#entry.origin?.live !== false;
   }
@@ -123,7 +127,7 @@ const lost = new FinalizationRegistry<{ entry: Entry<unknown>; generation: numbe
   },
 );
 
-export class Outlet<T> {
+export class Outlet<T> implements Credit {
   readonly #supply: Supply<T>;
   readonly #next: (delivery: Delivery<T>) => void;
   readonly #onIdle: () => void;
@@ -194,6 +198,13 @@ export class Outlet<T> {
 
   get deliveries(): number {
     return this.#deliveries;
+  }
+
+  get used(): boolean {
+    return (
+      this.#deliveries >= this.#maxDeliveries ||
+      (this.#deliveries > 0 && (this.#events >= this.#maxEvents || this.#bytes >= this.#maxBytes))
+    );
   }
 
   /** Emits while there is credit and something to emit. Call it whenever either may have changed. */
@@ -286,9 +297,8 @@ export class Outlet<T> {
   };
 
   #takeNext(): Entry<T> | undefined {
-    if (!this.#open || this.#pause !== undefined || this.#deliveries >= this.#maxDeliveries) return undefined;
+    if (!this.#open || this.#pause !== undefined || this.used) return undefined;
     const alone = this.#deliveries === 0;
-    if (!alone && (this.#events >= this.#maxEvents || this.#bytes >= this.#maxBytes)) return undefined;
     return this.#supply.take(this.#maxEvents - this.#events, this.#maxBytes - this.#bytes, alone);
   }
 

@@ -5,7 +5,7 @@
  */
 import { Observable, type OperatorFunction } from 'rxjs';
 import type { Timer } from '../core/clock.ts';
-import { join, own, settle, type Delivery } from '../core/delivery.ts';
+import { creditOf, join, own, settle, type Delivery } from '../core/delivery.ts';
 import type { Batch, FlumeEvent } from '../core/event.ts';
 import { currentScope } from '../core/scope.ts';
 import { InTurn, unsubscribed } from './in-turn.ts';
@@ -25,7 +25,8 @@ export interface RebatchOptions {
 /**
  * Joins small deliveries and cuts large ones, in order; each is acked when all batches that hold some of it are.
  *
- * **emits** a batch that is full, or `maxDelay` after its first event came · **pauses** by not settling ·
+ * **emits** a batch that is full, or `maxDelay` after its first event came, or at once when its source may have no more
+ * unsettled · **pauses** by not settling ·
  * **completes** after its source, having emitted what it holds · **errors** with its source.
  * Keeps order; a nack or reject concerns the failed events only. Unsubscribed, it nacks what it holds.
  */
@@ -72,6 +73,14 @@ export const rebatch =
         else timer ??= clock.after(maxDelay, flush);
       };
 
+      /** True when no more can come: the emitter's credit is used up, and all of it is held here. */
+      const inVain = (newest: Delivery<T>) => {
+        const credit = creditOf(newest);
+        return (
+          credit?.used === true && held.filter(one => creditOf(one) === credit && one.live).length >= credit.deliveries
+        );
+      };
+
       const most = (batch: Batch<T>) => Math.max(1, batch.fitting(maxEvents, maxBytes));
 
       /** The first piece fills up what is held, the others are as large as may be. */
@@ -96,6 +105,7 @@ export const rebatch =
             if (subscriber.closed) part.nack(unsubscribed());
             else add(part);
           }
+          if (held.length > 0 && inVain(delivery)) flush();
         },
         error: (cause: unknown) => subscriber.error(cause),
         complete: () => {

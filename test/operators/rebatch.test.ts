@@ -15,18 +15,33 @@ describe('rebatch', () => {
     expect(ledger.snapshot()).toMatchObject({ accepted: 13, delivered: 13, held: 0, copied: 0 });
   });
 
-  test('L2: what is not full leaves after maxDelay, also when the source may have no more unsettled', async () => {
+  test('L2: what is not full leaves after maxDelay', async () => {
     const sink = recordingSink();
-    const { clock, flow } = flowOf(emit('a', 'b', 'c', 'd', 'e'), sink, {
+    const { clock, flow } = flowOf([...emit('a', 'b'), { wait: 150 }, ...emit('c')], sink, {
       stage: rebatch({ maxEvents: 10, maxDelay: 100 }),
-      maxInFlight: { deliveries: 2 },
     });
     await clock.advance(99);
     expect(texts(sink.received)).toEqual([]);
     await clock.advance(1);
     expect(texts(sink.received)).toEqual(['ab']);
     await clock.settle(flow.done);
-    expect(sink.received.map(({ at }) => at - sink.received[0]!.at)).toEqual([0, 100, 200]);
+    expect(sink.received.map(({ at }) => at - sink.received[0]!.at)).toEqual([0, 150]);
+  });
+
+  test('L2: at once when the source may have no more unsettled, for nothing can come', async () => {
+    const sink = recordingSink(['hold', 'ack', 'ack']);
+    const { clock, flow } = flowOf([...emit('a', 'b', 'c', 'd', 'e'), 'idle'], sink, {
+      stage: rebatch({ maxEvents: 10, maxDelay: 60_000 }),
+      maxInFlight: { deliveries: 2 },
+    });
+    await clock.flush();
+    expect(texts(sink.received)).toEqual(['ab']);
+    sink.received[0]?.settle('ack');
+    await clock.flush();
+    expect(texts(sink.received)).toEqual(['ab', 'cd']);
+    await clock.advance(60_000);
+    expect(texts(sink.received)).toEqual(['ab', 'cd', 'e']);
+    await clock.settle(flow.stop());
   });
 
   test('bounds bytes, and lets a larger event go alone', async () => {
