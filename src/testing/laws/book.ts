@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { event, headers, noHeaders, type FlumeEvent } from '../../core/event.ts';
+import { Batch, event, headers, noHeaders, type FlumeEvent } from '../../core/event.ts';
 import type { Taken } from './consumer.ts';
 import type { LawSpec, Report } from './law.ts';
 
@@ -48,6 +48,8 @@ export interface Offer {
   outcome: 'acked' | 'rejected' | 'refused' | undefined;
 }
 
+const newline = Buffer.from('\n');
+
 const contentOf = ({ body, headers: head }: Partial<FlumeEvent>, withHeaders: boolean): string =>
   (body?.toString('latin1') ?? 'no body') + (withHeaders ? JSON.stringify(Object.entries(head ?? {}).sort()) : '');
 
@@ -70,15 +72,22 @@ export class Book {
     this.#expect = expect;
   }
 
-  /** Events from their drafts, each one different from all others. */
-  make(drafts: readonly Draft[]): FlumeEvent[] {
-    return drafts.map(({ size, filler, head }) => {
-      const start = `${this.#numbers++} `;
+  /** Events from their drafts, each one different from all others; as a block they share the headers of the first. */
+  make(drafts: readonly Draft[], asBlock = false): Batch {
+    const bodies = drafts.map(({ size, filler }) => {
       const bytes = Array.from({ length: size }, (_, i) =>
         this.#spec.bodies === 'lines' ? 0x61 + ((filler + i) % 26) : (filler + 7 * i) & 0xff,
       );
-      const body = Buffer.concat([Buffer.from(start), Buffer.from(bytes)]);
-      return event(body, this.#spec.headers === false ? noHeaders : someHeaders[head % someHeaders.length]);
+      return Buffer.concat([Buffer.from(`${this.#numbers++} `), Buffer.from(bytes)]);
+    });
+    const head = ({ head: at }: Draft) =>
+      this.#spec.headers === false ? noHeaders : (someHeaders[at % someHeaders.length] ?? noHeaders);
+    if (!asBlock) return Batch.of(bodies.map((body, i) => event(body, head(drafts[i] as Draft))));
+    let end = -1;
+    return Batch.ofBlock({
+      bytes: Buffer.concat(bodies.flatMap(body => [body, newline])),
+      ends: Uint32Array.from(bodies, body => (end += body.length + 1)),
+      headers: head(drafts[0] as Draft),
     });
   }
 
@@ -92,7 +101,7 @@ export class Book {
   }
 
   /** The same for events that are put in together, and are settled. */
-  offer(events: readonly FlumeEvent[], lane?: string): Offer {
+  offer({ events }: Batch, lane?: string): Offer {
     const offer: Offer = { events, items: this.add(events, lane), outcome: undefined };
     this.offers.push(offer);
     return offer;

@@ -99,8 +99,8 @@ class ChannelRig<Place> extends Rig {
     await super.play(program);
   }
 
-  protected put({ input, drafts }: Extract<Command, { do: 'put' }>): void {
-    const offer = this.#feeders[input % this.#feeders.length]?.put(this.book.make(drafts));
+  protected put({ input, drafts, asBlock }: Extract<Command, { do: 'put' }>): void {
+    const offer = this.#feeders[input % this.#feeders.length]?.put(this.book.make(drafts, asBlock));
     for (const item of offer?.items ?? []) this.#offerOf.set(item, offer as Offer);
     if (drafts.length > this.#limits.transactionCapacity) this.report.saw('a put larger than the transaction capacity');
   }

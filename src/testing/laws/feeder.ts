@@ -5,7 +5,7 @@
  */
 import { Observable, type Subscriber } from 'rxjs';
 import type { Delivery } from '../../core/delivery.ts';
-import { Batch, type FlumeEvent } from '../../core/event.ts';
+import type { Batch, FlumeEvent } from '../../core/event.ts';
 import { Entry, Outlet, type MaxInFlight, type Redelivery, type Supply } from '../../core/outlet.ts';
 import { currentScope } from '../../core/scope.ts';
 import type { Book, Offer } from './book.ts';
@@ -59,9 +59,9 @@ export class Feeder implements Supply<FlumeEvent> {
     });
   }
 
-  put(events: readonly FlumeEvent[]): Offer {
-    const offer = this.#book.offer(events, this.#options.lane);
-    this.#line.push(new Entry(Batch.of(events), offer));
+  put(batch: Batch): Offer {
+    const offer = this.#book.offer(batch, this.#options.lane);
+    this.#line.push(new Entry(batch, offer));
     this.#outlet?.pump();
     return offer;
   }

@@ -10,7 +10,7 @@ import type { FastCheck } from './law.ts';
 
 /** Numbers like `at` address what there is, modulo how much of it there is. */
 export type Command =
-  | { readonly do: 'put'; readonly input: number; readonly drafts: readonly Draft[] }
+  | { readonly do: 'put'; readonly input: number; readonly drafts: readonly Draft[]; readonly asBlock: boolean }
   /** Settles an unsettled delivery; `failed` names events by their places, null means all. */
   | { readonly do: 'settle'; readonly at: number; readonly as: Outcome; readonly failed: readonly number[] | null }
   /** Settles a delivery that was settled before. */
@@ -55,6 +55,7 @@ export const commandOf = (check: FastCheck, weights: Weights, outcome: readonly 
       do: check.constant('put'),
       input: check.nat(3),
       drafts: check.array(draft, { minLength: 1, maxLength: 6, size: 'max' }),
+      asBlock: check.constantFrom(false, false, true),
     }),
     settle: check.record({ do: check.constant('settle'), at, as, failed: places }),
     again: check.record({ do: check.constant('again'), at, as }),
@@ -100,7 +101,7 @@ export const programOf = (
 const printed = (command: Command): string => {
   switch (command.do) {
     case 'put':
-      return `put ${command.drafts.length}${command.input > 0 ? ` into ${command.input}` : ''}`;
+      return `put ${command.drafts.length}${command.asBlock ? ' as a block' : ''}${command.input > 0 ? ` into ${command.input}` : ''}`;
     case 'settle':
       return `${command.as} ${command.at}${command.failed === null ? '' : ` only [${command.failed.join()}]`}`;
     case 'again':

@@ -80,7 +80,7 @@ export abstract class Rig {
     if (!(await this.heal(() => this.finished))) this.#saysStuck();
     if (!endsEarly) {
       // Whoever only waits for something to happen goes on now; what does not come is lost.
-      await this.put({ do: 'put', input: 0, drafts: [{ size: 1, filler: 0, head: 0 }] });
+      await this.put({ do: 'put', input: 0, drafts: [{ size: 1, filler: 0, head: 0 }], asBlock: false });
       await this.heal(() => this.finished);
     }
     await this.inspect();

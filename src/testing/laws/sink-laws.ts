@@ -93,9 +93,9 @@ class SinkRig extends Rig {
     }
   }
 
-  protected put({ drafts }: Extract<Command, { do: 'put' }>): void {
+  protected put({ drafts, asBlock }: Extract<Command, { do: 'put' }>): void {
     if (this.#cut) return;
-    const { items } = this.#feeder.put(this.book.make(drafts));
+    const { items } = this.#feeder.put(this.book.make(drafts, asBlock));
     for (const item of items) {
       if (this.#spec.refuses?.(item.event) !== true) continue;
       item.state = 'refused';

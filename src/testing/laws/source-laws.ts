@@ -114,7 +114,7 @@ class SourceRig extends Rig {
 
   protected async put({ drafts }: Extract<Command, { do: 'put' }>): Promise<void> {
     if (this.#under.feed === undefined) return;
-    const events = this.book.make(drafts);
+    const { events } = this.book.make(drafts);
     this.book.add(events);
     await this.world.finish(this.#under.feed(events), 'feed()');
     await this.world.react(() => this.live().length > 0 || this.finished);

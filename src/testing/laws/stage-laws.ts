@@ -42,8 +42,8 @@ class StageRig extends Rig {
     this.#open();
   }
 
-  protected put({ drafts }: Extract<Command, { do: 'put' }>): void {
-    this.#feeder.put(this.book.make(drafts));
+  protected put({ drafts, asBlock }: Extract<Command, { do: 'put' }>): void {
+    this.#feeder.put(this.book.make(drafts, asBlock));
   }
 
   protected end(): void {
