@@ -17,6 +17,7 @@ export type { Metrics } from './core/metrics.ts';
 // Sources, and ways in from whatever else emits.
 export { netcatSource } from './sources/netcat.ts';
 export { httpSource } from './sources/http.ts';
+export { execSource } from './sources/exec.ts';
 export { seqSource } from './sources/seq.ts';
 export { taildirSource } from './sources/taildir.ts';
 export { fromObservable, type FromObservableOptions } from './sources/from-observable.ts';
@@ -38,6 +39,7 @@ export { memoryChannel } from './operators/channels/memory.ts';
 
 // Sinks, and ways out to whatever else consumes.
 export { fileRollSink } from './sinks/file-roll.ts';
+export { loggerSink } from './sinks/logger.ts';
 export { nullSink } from './sinks/null.ts';
 export { autoAck } from './operators/auto-ack.ts';
 export { toAsyncIterable } from './operators/to-async-iterable.ts';

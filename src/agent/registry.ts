@@ -34,6 +34,7 @@ export type Kind = keyof Registry;
 /** What is built in. */
 export const builtIn: Registry = {
   source: {
+    exec: () => import('../sources/exec.ts').then(m => m.execSource),
     http: () => import('../sources/http.ts').then(m => m.httpSource),
     netcat: () => import('../sources/netcat.ts').then(m => m.netcatSource),
     seq: () => import('../sources/seq.ts').then(m => m.seqSource),
@@ -43,6 +44,7 @@ export const builtIn: Registry = {
     memory: () => import('../operators/channels/memory.ts').then(m => m.memoryChannel),
   },
   sink: {
+    file_roll: () => import('../sinks/file-roll.ts').then(m => m.fileRollSink),
     logger: () => import('../sinks/logger.ts').then(m => m.loggerSink),
     null: () => import('../sinks/null.ts').then(m => m.nullSink),
   },
