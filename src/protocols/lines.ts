@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Block, Headers } from '../core/event.ts';
+import { headers as headersOf, type Block, type Headers } from '../core/event.ts';
 
 /** Where lines end, while they are looked for; grows to the largest block ever asked for. */
 let ends = new Uint32Array(1024);
@@ -44,4 +44,10 @@ export const withoutReturns = (block: Block): Block => {
     start = end + 1;
   }
   return kept === start ? block : { bytes: bytes.subarray(0, kept), ends, headers };
+};
+
+/** The headers of one part of a line that is too long to leave whole: `linePart` counts them, the last one has `lineParts` too. */
+export const partHeaders = (headers: Headers, part: number, last: boolean): Headers => {
+  const linePart = String(part);
+  return headersOf(last ? { ...headers, linePart, lineParts: linePart } : { ...headers, linePart });
 };

@@ -1,219 +1,307 @@
 /**
- * The output of a command, one event per line: Flume's `exec`.
+ * The output of a command, line by line: Flume's `exec`.
  *
  * @module
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { TextDecoder } from 'node:util';
-import split2 from 'split2';
+import split from 'split2';
 import { z } from 'zod';
-import type { Timer } from '../core/clock.ts';
+import type { Clock, Timer } from '../core/clock.ts';
 import { defineSource } from '../core/component.ts';
 import { MillraceError } from '../core/errors.ts';
-import { event, type FlumeEvent } from '../core/event.ts';
+import { Batch, noHeaders, type Block } from '../core/event.ts';
+import type { Counters } from '../core/metrics.ts';
 import { flag, int, text } from '../core/options.ts';
 import type { Emitter, SourceContext, SourceSession } from '../core/source.ts';
+import { cutLines, partHeaders } from '../protocols/lines.ts';
 
 const options = z.object({
-  command: text('The command. Without `shell` it is split at white space.'),
-  shell: text('The shell that runs the command, for pipes and wildcards: `/bin/sh -c`.', { optional: true }),
-  restart: flag('Whether to run the command again when it has ended.', { default: false }),
+  command: text('The command. Without a shell it is cut at white space, and quotes mean nothing.'),
+  shell: text('What runs the command, as `/bin/sh -c`: for pipes, wildcards and quotes.', { optional: true }),
+  restart: flag('Whether it is started again when it ends.', { default: false }),
   restartThrottle: int('How long to wait before that.', { default: 10_000, min: 0, unit: 'ms' }),
-  logStdErr: flag('Whether to log what the command writes to its standard error.', { default: false }),
-  batchSize: int('Lines per delivery at most.', { default: 20, min: 1, unit: 'events' }),
-  batchTimeout: int('How long a line may wait for others to go with.', { default: 3000, min: 0, unit: 'ms' }),
-  charset: text('Encoding of the output; bodies are UTF-8.', { default: 'UTF-8' }),
-  maxLineLength: int('Longest line; a longer one becomes several events.', {
-    default: 1 << 20,
+  logStdErr: flag('Whether what it writes to standard error is logged.', { default: false }),
+  batchSize: int('Lines per delivery, at most.', { default: 20, min: 1, unit: 'lines' }),
+  batchTimeout: int('How long lines wait for a batch to fill. In code the default is not to wait.', {
+    default: 0,
+    agentDefault: 3000,
+    min: 0,
+    unit: 'ms',
+  }),
+  charset: text('Encoding of the output. Bytes are passed on as they are, so any that extends ASCII will do.', {
+    default: 'UTF-8',
+  }),
+  maxLineLength: int('A line that is longer is delivered in parts, with the headers linePart and lineParts.', {
+    default: 1024 * 1024,
     min: 1,
-    unit: 'characters',
+    max: 64 * 1024 * 1024,
+    unit: 'bytes',
   }),
 });
 type Options = z.output<typeof options>;
 export type ExecOptions = z.input<typeof options>;
 
 /**
- * Runs a command and follows its standard output.
+ * Runs a command and delivers the lines that it writes to standard output.
  *
- * **emits** when `batchSize` lines are there, or after `batchTimeout`, or at the end · **pauses** by not reading, so that the
- * command waits at its next write · **completes** when the command has ended, unless `restart` · **errors** when it cannot
- * be run, unless `restart`.
+ * **emits** lines, without the `\n`, `\r\n` or `\r` that ends them, when there are `batchSize` of them or the first has
+ * waited for `batchTimeout`; the last one also if nothing ends it · **pauses** by not reading, so that the command waits
+ * when its pipe is full · **completes** when the command ends, unless it is to `restart` · **errors** when the command
+ * cannot be started, unless it is to `restart`.
  *
- * A command cannot be asked for a line again: what it wrote and is not delivered when the process dies is lost. A stop
- * ends the command and all that it started, and delivers what it had written.
+ * What is nacked is delivered again from memory. The command knows nothing of it: what it wrote and was not delivered when
+ * this process ends is lost. A stop ends the command and everything that it has started, first by SIGTERM, after 5 s by
+ * SIGKILL; what they still write is delivered, up to 1 MiB.
  */
 export const execSource = defineSource({
   type: 'exec',
   className: 'org.apache.flume.source.ExecSource',
-  summary: 'The output of a command, one event per line.',
+  summary: 'Lines that a command writes.',
   batchSizeOption: 'batchSize',
-  options,
   replayable: false,
-  open: options => (emitter, context) => {
-    try {
-      new TextDecoder(options.charset);
-    } catch (cause) {
-      throw new MillraceError('MR_CONFIG', `${context.name}: there is no charset ${options.charset}.`, { cause });
+  options,
+  open: options => {
+    if (options.command.trim() === '') throw new MillraceError('MR_CONFIG', 'exec: command is empty.');
+    if (/^(x-)?utf_?-?(16|32)|^ucs/i.test(options.charset)) {
+      throw new MillraceError(
+        'MR_CONFIG',
+        `exec: charset ${options.charset} does not extend ASCII. Have the command convert its output: ` +
+          `… | iconv -f ${options.charset} -t UTF-8, with shell = /bin/sh -c.`,
+      );
     }
-    return new Command(options, emitter, context);
+    return (emitter: Emitter, context) => new Running(options, emitter, context);
   },
 });
 
-/** A line ends at `\n`, `\r` or `\r\n`; a `\r` that is the last we have may be the first half of one. */
-const lineEnd = /\r\n|\n|\r(?!$)/;
+/** How long a command that is to end may take. */
+const grace = 5000;
 
-/** How long a command that was told to end may take. */
-const patience = 2000;
+/** How much a command that is to end may write. */
+const maxLastWords = 1024 * 1024;
 
-class Command implements SourceSession {
+/** Characters of a line on standard error that are logged. */
+const maxLoggedLine = 8192;
+
+const newline = Buffer.from('\n');
+
+/** One command after the other, and the lines that were read and have not left. */
+class Running implements SourceSession {
   readonly #options: Options;
   readonly #emitter: Emitter;
   readonly #context: SourceContext;
-  #child: ChildProcess | undefined;
-  #lines: FlumeEvent[] = [];
-  #rest = '';
-  /** There is credit for a delivery. */
+  readonly #counters: Counters;
+  #command: Command | undefined;
+  /** All of the output is read, and the command will not be started again. */
+  #ended = false;
+  #stopped = false;
+  /** Bytes read since it was stopped. */
+  #lastWords = 0;
   #asked = false;
-  /** Lines have waited long enough. */
-  #due = false;
-  #timer: Timer;
+  /** Lines end with `\n` here, whatever they ended with. */
+  #unread: Buffer = Buffer.alloc(0);
+  /** The last byte read was a `\r`: a `\n` after it belongs to it. */
+  #afterReturn = false;
+  /** How many parts of the present line have left. */
+  #parts = 0;
+  /** Runs while lines wait for a batch to fill. */
+  #patience: Timer;
+  #impatient = false;
   #restart: Timer;
-  #stopping = false;
-  #ended: Promise<void> = Promise.resolve();
 
   constructor(options: Options, emitter: Emitter, context: SourceContext) {
     this.#options = options;
     this.#emitter = emitter;
     this.#context = context;
-    this.#run();
+    this.#counters = Object.assign(context.counters, { LinePartCount: 0 });
+    this.#start();
   }
 
   pull(): void {
     this.#asked = true;
-    this.#deliver();
-    this.#child?.stdout?.resume();
+    this.#next();
   }
 
   async stop(): Promise<void> {
-    this.#stopping = true;
-    this.#context.clock.cancel(this.#restart);
-    const child = this.#child;
-    if (child === undefined) return;
-    signal(child, 'SIGTERM');
-    child.stdout?.resume();
-    const impatient = this.#context.clock.after(patience, () => signal(child, 'SIGKILL'));
-    await this.#ended;
-    this.#context.clock.cancel(impatient);
+    const { clock } = this.#context;
+    this.#stopped = true;
+    clock.cancel(this.#restart);
+    clock.cancel(this.#patience);
+    this.#next();
+    await this.#command?.end(clock);
   }
 
-  close(): void {
-    this.#context.clock.cancel(this.#timer);
-    if (this.#child !== undefined) signal(this.#child, 'SIGKILL');
+  // --- the command
+
+  #start(): void {
+    const { command, shell, logStdErr } = this.#options;
+    const { name, log } = this.#context;
+    const argv = shell === undefined ? command.trim().split(/\s+/) : [...shell.trim().split(/\s+/), command];
+    this.#command = new Command(argv, logStdErr);
+    const { stdout, stderr } = this.#command.process;
+    stdout?.on('data', (bytes: Buffer) => this.#read(bytes));
+    stderr
+      ?.pipe(split({ maxLength: maxLoggedLine, skipOverflow: true }))
+      .on('data', (line: string) => log.warn(`${name}: the command says: ${line}`));
+    void this.#command.closed.then(outcome => this.#closed(outcome));
+    this.#next();
   }
 
-  #run(): void {
-    const { command, shell, logStdErr, charset } = this.#options;
-    const { log, name } = this.#context;
-    const [program = '', ...words] =
-      shell === undefined ? command.trim().split(/\s+/) : [...shell.trim().split(/\s+/), command];
-    // A group of its own, so that a stop reaches whatever it starts.
-    const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], detached: process.platform !== 'win32' });
-    this.#child = child;
-    const decoder = new TextDecoder(charset);
-    child.stdout.on('data', (chunk: Buffer) => this.#read(decoder.decode(chunk, { stream: true })));
-    if (logStdErr) {
-      // skipOverflow is missing in the published types.
-      const limits: { maxLength: number; skipOverflow: boolean } = { maxLength: 8192, skipOverflow: true };
-      const lines = child.stderr.pipe(split2(limits));
-      lines.on('data', (line: string) => {
-        log.warn(`${name}: ${line}`);
-      });
-    } else child.stderr.resume();
-    let failure: Error | undefined;
-    child.on('error', (cause: Error) => {
-      failure = cause;
-    });
-    this.#ended = new Promise(resolve => {
-      child.once('close', (status, killed) => {
-        this.#child = undefined;
-        this.#read(decoder.decode());
-        this.#finish(failure, killed ?? status);
-        resolve();
-      });
-    });
+  #closed({ good, text, cause }: Outcome): void {
+    const { restart, restartThrottle } = this.#options;
+    const { name, log, clock, counters } = this.#context;
+    this.#command = undefined;
+    // The last line needs no end.
+    if (this.#unread.length > 0 && this.#unread.at(-1) !== 0x0a) this.#unread = Buffer.concat([this.#unread, newline]);
+    this.#afterReturn = false;
+    if (!this.#stopped) {
+      if (!good) counters.EventReadFail++;
+      const then = restart ? ` It is started again in ${restartThrottle} ms.` : '';
+      log[good ? 'info' : 'warn'](`${name}: ${text}.${then}`, { cause });
+      if (restart) this.#restart = clock.after(restartThrottle, () => this.#start());
+      else if (cause === undefined) this.#ended = true;
+      else this.#emitter.fail(cause);
+    }
+    this.#next();
   }
 
-  #read(text: string): void {
-    const { maxLineLength, batchTimeout } = this.#options;
-    const lines = (this.#rest + text).split(lineEnd);
-    this.#rest = lines.pop() ?? '';
-    for (const line of lines) this.#add(line);
-    for (; this.#rest.length > maxLineLength; this.#rest = this.#rest.slice(maxLineLength))
-      this.#add(this.#rest.slice(0, maxLineLength));
-    this.#deliver();
-    if (this.#lines.length > 0) {
-      this.#timer ??= this.#context.clock.after(batchTimeout, () => {
-        this.#timer = undefined;
-        this.#due = true;
-        this.#deliver();
+  // --- its lines
+
+  #read(bytes: Buffer): void {
+    if (this.#stopped) this.#lastWords += bytes.length;
+    if (this.#lastWords > maxLastWords) this.#command?.signal('SIGKILL');
+    const lines = this.#withoutReturns(bytes);
+    this.#unread = this.#unread.length === 0 ? lines : Buffer.concat([this.#unread, lines]);
+    this.#next();
+  }
+
+  /** `\r\n` and `\r` become `\n`. */
+  #withoutReturns(bytes: Buffer): Buffer {
+    if (!this.#afterReturn && !bytes.includes(0x0d)) return bytes;
+    let kept = 0;
+    for (const byte of bytes) {
+      const second = this.#afterReturn && byte === 0x0a;
+      this.#afterReturn = byte === 0x0d;
+      if (!second) bytes[kept++] = this.#afterReturn ? 0x0a : byte;
+    }
+    return bytes.subarray(0, kept);
+  }
+
+  /** Answers a pull if there are enough lines, and reads on as long as one is unanswered. */
+  #next(): void {
+    // Stopped, everything leaves: nobody could read it again.
+    while (this.#stopped || (this.#asked && this.#enough())) {
+      const block = this.#cut();
+      if (block === undefined) break;
+      this.#asked = this.#impatient = false;
+      this.#context.clock.cancel(this.#patience);
+      this.#patience = undefined;
+      this.#emitter.emit(Batch.ofBlock(block));
+    }
+    if (this.#ended && this.#unread.length === 0) this.#emitter.complete();
+    const stdout = this.#command?.process.stdout;
+    if (this.#asked || this.#stopped) stdout?.resume();
+    else stdout?.pause();
+  }
+
+  /** Whether what there is may leave: a full batch, or one that has waited for long enough or is large enough. */
+  #enough(): boolean {
+    const { batchSize, batchTimeout, maxLineLength } = this.#options;
+    if (batchTimeout === 0 || this.#impatient || this.#ended || this.#unread.length >= maxLineLength) return true;
+    const lines = cutLines(this.#unread, noHeaders, batchSize)?.ends.length ?? 0;
+    if (lines === batchSize) return true;
+    if (lines > 0) {
+      this.#patience ??= this.#context.clock.after(batchTimeout, () => {
+        this.#impatient = true;
+        this.#next();
       });
     }
-    if (!this.#asked && !this.#stopping) this.#child?.stdout?.pause();
+    return false;
   }
 
-  #add(line: string): void {
-    const { maxLineLength } = this.#options;
-    for (let at = 0; at === 0 || at < line.length; at += maxLineLength)
-      this.#lines.push(event(line.slice(at, at + maxLineLength)));
-  }
-
-  /** Answers `pull` if there is a batch. Emitting may ask again at once. */
-  #deliver(): void {
-    const { batchSize } = this.#options;
-    while (this.#asked && this.#lines.length >= (this.#due ? 1 : batchSize)) {
-      this.#asked = false;
-      const batch = this.#lines.splice(0, batchSize);
-      if (this.#lines.length === 0) this.#waitAgain();
-      this.#emitter.emit(batch);
+  /** The next lines, or a part of one that is too long; undefined if there is no whole line. */
+  #cut(): Block | undefined {
+    const { batchSize, maxLineLength } = this.#options;
+    const block = cutLines(this.#unread, noHeaders, this.#parts > 0 ? 1 : batchSize);
+    if (block !== undefined) {
+      this.#unread = this.#unread.subarray(block.bytes.length);
+      if (this.#parts === 0) return block;
+      const headers = partHeaders(noHeaders, this.#parts + 1, true);
+      this.#parts = 0;
+      return { ...block, headers };
     }
-  }
-
-  #waitAgain(): void {
-    this.#due = false;
-    this.#context.clock.cancel(this.#timer);
-    this.#timer = undefined;
-  }
-
-  #finish(failure: Error | undefined, how: number | string | null): void {
-    const { command, restart, restartThrottle, batchSize } = this.#options;
-    const { clock, log, name } = this.#context;
-    const last = this.#rest.replace(/\r$/, '');
-    if (this.#rest !== '') this.#add(last);
-    this.#rest = '';
-    // The last lines do not wait to be asked for: there will be no more of them.
-    this.#waitAgain();
-    while (this.#lines.length > 0) this.#emitter.emit(this.#lines.splice(0, batchSize));
-    this.#asked = false;
-    if (this.#stopping) return;
-    if (failure !== undefined || how !== 0)
-      log.warn(
-        `${name}: the command ${failure === undefined ? `ended with ${how}` : `does not run: ${failure.message}`}.`,
-      );
-    if (restart) this.#restart = clock.after(restartThrottle, () => this.#run());
-    else if (failure === undefined) this.#emitter.complete();
-    else
-      this.#emitter.fail(
-        new MillraceError('MR_SOURCE_FAILED', `cannot run "${command}": ${failure.message}`, { cause: failure }),
-      );
+    if (this.#unread.length < maxLineLength) return undefined;
+    const bytes = Buffer.concat([this.#unread.subarray(0, maxLineLength), newline]);
+    this.#unread = this.#unread.subarray(maxLineLength);
+    this.#counters['LinePartCount'] = (this.#counters['LinePartCount'] ?? 0) + 1;
+    return { bytes, ends: Uint32Array.of(maxLineLength), headers: partHeaders(noHeaders, ++this.#parts, false) };
   }
 }
 
-/** Signals the command and whatever it started. */
-const signal = (child: ChildProcess, name: NodeJS.Signals): void => {
-  try {
-    if (child.pid !== undefined && process.platform !== 'win32') process.kill(-child.pid, name);
-    else child.kill(name);
-  } catch {
-    // It is gone already.
-  }
+/** How a command ended. */
+interface Outcome {
+  readonly good: boolean;
+  readonly text: string;
+  /** Why it could not be started. */
+  readonly cause?: Error;
+}
+
+/** Commands that run now. */
+const running = new Set<Command>();
+
+/** They have process groups of their own, and would survive this process. */
+const endAll = (): void => {
+  for (const command of running) command.signal('SIGKILL');
 };
+
+/** A process with everything that it starts. */
+class Command {
+  readonly process: ChildProcess;
+  /** Resolves when it has ended and all of its output is read. */
+  readonly closed: Promise<Outcome>;
+
+  constructor([file = '', ...args]: readonly string[], withErrors: boolean) {
+    // A group of its own can be ended with all that is in it. Windows has none.
+    const detached = process.platform !== 'win32';
+    this.process = spawn(file, args, { detached, stdio: ['ignore', 'pipe', withErrors ? 'pipe' : 'ignore'] });
+    if (running.size === 0) process.on('exit', endAll);
+    running.add(this);
+    this.closed = new Promise(resolve => {
+      this.process.once('error', cause => {
+        const text = `${file} cannot be started: ${cause.message}`;
+        resolve({ good: false, text, cause: new MillraceError('MR_SOURCE_FAILED', `exec: ${text}.`, { cause }) });
+      });
+      this.process.once('close', (code, signal) => {
+        const text = signal === null ? `the command has ended with exit code ${code}` : `${signal} ended the command`;
+        resolve({ good: code === 0, text });
+      });
+    });
+    void this.closed.then(() => {
+      running.delete(this);
+      if (running.size === 0) process.off('exit', endAll);
+    });
+  }
+
+  /** Asks all of it to end, and ends what does not. */
+  async end(clock: Clock): Promise<void> {
+    this.signal('SIGTERM');
+    let timer: Timer;
+    await Promise.race([this.closed, new Promise<void>(resolve => (timer = clock.after(grace, resolve)))]);
+    clock.cancel(timer);
+    // What it has started may have survived it.
+    this.signal('SIGKILL');
+    this.process.stdout?.destroy();
+    this.process.stderr?.destroy();
+    await this.closed;
+  }
+
+  signal(signal: 'SIGTERM' | 'SIGKILL'): void {
+    const { pid } = this.process;
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, signal);
+    } catch {
+      // No such group: on Windows, or because all of it has ended.
+      this.process.kill(signal);
+    }
+  }
+}

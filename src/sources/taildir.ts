@@ -22,9 +22,6 @@ import { chunkSize, LineReader, type Chunk } from './tailing/line-reader.ts';
 import { loadPositions, savePositions } from './tailing/position-file.ts';
 import type { Sent, TailFile } from './tailing/tail-file.ts';
 
-/** The longest wait that a timer knows. */
-const longest = 2 ** 31 - 1;
-
 const options = z.object({
   filegroups: map('Groups of files: directory/pattern, where only the last segment is a regular expression.', {
     flume: 'filegroups.*',
@@ -54,19 +51,16 @@ const options = z.object({
   idleTimeout: int('After how long without news a last line without newline counts, and the file is closed.', {
     default: 120_000,
     min: 1,
-    max: longest,
     unit: 'ms',
   }),
   writePosInterval: int('How often positions are written, at most.', {
     default: 3000,
     min: 1,
-    max: longest,
     unit: 'ms',
   }),
   pollInterval: int('How often everything is looked at, at most, for what the system did not tell.', {
     default: 1000,
     min: 1,
-    max: longest,
     unit: 'ms',
   }),
   maxLineLength: int('Longer lines are delivered in parts of that size, with the headers linePart and lineParts.', {

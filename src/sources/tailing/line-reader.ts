@@ -4,8 +4,8 @@
  * @module
  */
 import { MillraceError } from '../../core/errors.ts';
-import { Batch, headers as headersOf, type Block, type FlumeEvent, type Headers } from '../../core/event.ts';
-import { cutLines, withoutReturns } from '../../protocols/lines.ts';
+import { Batch, headers as makeHeaders, type Block, type FlumeEvent, type Headers } from '../../core/event.ts';
+import { cutLines, partHeaders, withoutReturns } from '../../protocols/lines.ts';
 import type { TailFile } from './tail-file.ts';
 
 /** Bytes per read. Larger is hardly faster, and four of them are in memory at most. Lines up to this length are never cut. */
@@ -62,7 +62,7 @@ export class Chunk {
     const { events } = Batch.ofBlock(this.#bodies(block));
     return Batch.of(
       events.map(({ headers, body }, i): FlumeEvent => ({
-        headers: headersOf({ ...headers, [header]: String(offsets[i]) }),
+        headers: makeHeaders({ ...headers, [header]: String(offsets[i]) }),
         body,
       })),
     );
@@ -184,17 +184,16 @@ export class LineReader {
     if (cut) bytes[length] = newline;
     file.position += length;
     file.seen = Math.max(file.seen, file.position);
-    return new Chunk(file, bytes, offset, false, partHeaders(file, what === 'part'), cut);
+    return new Chunk(file, bytes, offset, false, headersOf(file, what !== 'part'), cut);
   }
 }
 
-/** A line in parts says which part this is, and the last one how many there are. */
-const partHeaders = (file: TailFile, more: boolean): Headers => {
-  if (file.parts === 0 && !more) return file.headers;
-  const linePart = String(++file.parts);
-  if (more) return headersOf({ ...file.headers, linePart });
-  file.parts = 0;
-  return headersOf({ ...file.headers, linePart, lineParts: linePart });
+/** Of a line, or of the part of one that was just read. */
+const headersOf = (file: TailFile, last: boolean): Headers => {
+  if (file.parts === 0 && last) return file.headers;
+  const part = ++file.parts;
+  if (last) file.parts = 0;
+  return partHeaders(file.headers, part, last);
 };
 
 const opened = ({ handle, path }: TailFile) => {
