@@ -41,7 +41,7 @@ type Defaulted<T> = z.ZodPrefault<z.ZodType<T, T>>;
 type Optional<T> = z.ZodOptional<z.ZodType<T, T>>;
 type Details = Omit<Partial<FieldInfo>, 'kind' | 'summary' | 'default' | 'required' | 'min' | 'max'>;
 
-interface Field<T, Extra = unknown> {
+export interface Field<T, Extra = unknown> {
   (summary: string, details: Details & Extra & { default: T }): Defaulted<T>;
   (summary: string, details: Details & Extra & { optional: true }): Optional<T>;
   (summary: string, details?: Details & Extra): Required<T>;
