@@ -1,13 +1,15 @@
+import fc from 'fast-check';
 import { take, type Observable } from 'rxjs';
 import { describe, expect, test } from 'vitest';
-import type { Delivery } from '../../../src/core/delivery.ts';
+import type { Delivery, Outcome } from '../../../src/core/delivery.ts';
+import type { FlumeEvent } from '../../../src/core/event.ts';
 import { createSink } from '../../../src/core/sink.ts';
 import { run } from '../../../src/core/flow.ts';
 import { memoryChannel } from '../../../src/operators/channels/memory.ts';
 import { replicate } from '../../../src/operators/routing/replicate.ts';
 import { nullSink } from '../../../src/sinks/null.ts';
 import { seqSource } from '../../../src/sources/seq.ts';
-import { recordingSink } from '../../../src/testing/index.ts';
+import { recordingSink, type SinkStep } from '../../../src/testing/index.ts';
 import { block, emit, events, flowOf, text, texts } from '../fixture.ts';
 
 describe('replicate', () => {
@@ -44,6 +46,28 @@ describe('replicate', () => {
     expect(b.received.map(({ attempt }) => attempt)).toEqual([1, 2, 3, 1, 1]);
     expect(source.settled.map(({ what }) => what)).toEqual(['acked', 'acked', 'acked']);
     expect(ledger.difference).toBe(0);
+  });
+
+  test('F1: however branches fail, each delivers everything once, undisturbed by the others', async () => {
+    const step = fc.record({
+      outcome: fc.constantFrom<Outcome>('ack', 'ack', 'nack'),
+      after: fc.constantFrom(0, 0, 5, 50),
+      failed: fc.array(fc.nat(), { minLength: 1, maxLength: 3 }),
+    });
+    const words = fc.array(fc.stringMatching(/^[a-z]{1,5}$/), { minLength: 1, maxLength: 10 });
+    const check = async (script: string[], steps: readonly (readonly SinkStep[])[]) => {
+      const sinks = steps.map(own => recordingSink(own));
+      const { clock, flow, source, ledger } = flowOf(emit(...script), replicate(sinks));
+      await clock.settle(flow.done);
+      for (const { acked } of sinks) expect(onceEach(acked, source.accepted)).toBe(true);
+      expect(source.settled.map(({ what }) => what)).toEqual(script.map(() => 'acked'));
+      expect(ledger.delivered).toBe(sinks.length * source.accepted.length);
+      expect(ledger.difference).toBe(0);
+    };
+    const onceEach = (acked: readonly FlumeEvent[], all: readonly FlumeEvent[]) =>
+      acked.length === all.length && new Set(acked).size === all.length;
+    const branches = fc.array(fc.array(step, { maxLength: 20 }), { minLength: 1, maxLength: 3 });
+    await fc.assert(fc.asyncProperty(words, branches, check), { numRuns: 60 });
   });
 
   test('retry.attempts: then the delivery is nacked, and comes to all again', async () => {
