@@ -42,10 +42,9 @@ interface AgentArguments {
 /** Local files: `-u` with `file:` or a plain path overrides `-f`, as in Flume. */
 const filesOf = ({ confFile = [], confUri = [] }: Pick<AgentArguments, 'confFile' | 'confUri'>): readonly string[] => {
   const remote = confUri.find(uri => /^(?!file:)[a-z][a-z+.-]+:/i.test(uri));
-  if (remote !== undefined)
-    throw new InvalidArgumentError(`${remote}: only files are read yet; fetch it and use --conf-file.`);
+  if (remote !== undefined) throw new Error(`${remote}: only files are read yet; fetch it and use --conf-file.`);
   const files = confUri.length > 0 ? confUri.map(uri => uri.replace(/^file:(\/\/)?/, '')) : confFile;
-  if (files.length === 0) throw new InvalidArgumentError('no configuration was given: add --conf-file <file>.');
+  if (files.length === 0) throw new Error('no configuration was given: add --conf-file <file>.');
   return files;
 };
 
@@ -68,8 +67,6 @@ const agent = async (given: AgentArguments): Promise<void> => {
   if (ignored.length > 0) log.info(`${ignored.join(' ')}: for a JVM, which this is not; ignored.`);
   const running = startAgent(configuration.plan, { log });
   const monitor = await monitored(running, given, log);
-  log.info(`agent ${given.name} runs: ${describePlan(configuration.plan)}. Stop it with Ctrl-C or SIGTERM.`);
-
   let stopping = false;
   const stop = async (signal: NodeJS.Signals) => {
     if (stopping) {
@@ -90,6 +87,7 @@ const agent = async (given: AgentArguments): Promise<void> => {
     process.exit();
   };
   process.on('SIGTERM', signal => void stop(signal)).on('SIGINT', signal => void stop(signal));
+  log.info(`agent ${given.name} runs: ${describePlan(configuration.plan)}. Stop it with Ctrl-C or SIGTERM.`);
   // Sources that have ended, and no monitor: an agent stays until it is told to go.
   setInterval(() => undefined, 2 ** 30);
 };

@@ -43,7 +43,8 @@ const millrace = (
   });
   const until = async (holds: () => boolean) => {
     while (!holds()) {
-      if (child.exitCode !== null) throw new Error(`ended with ${child.exitCode}:\n${out}\n${err}`);
+      if (child.exitCode !== null || child.signalCode !== null)
+        throw new Error(`ended with ${child.exitCode ?? child.signalCode}:\n${out}\n${err}`);
       await new Promise<void>(resolve => (changed = resolve));
     }
   };
@@ -83,7 +84,10 @@ const quickstart = async () => {
   const [netcatPort, httpPort] = [await freePort(), await freePort()];
   const file = join(cwd, 'examples/quickstart/flume.conf');
   const text = readFileSync(file, 'utf8');
-  writeFileSync(file, text.replace('port = 44444', `port = ${netcatPort}`).replace('port = 44445', `port = ${httpPort}`));
+  writeFileSync(
+    file,
+    text.replace('port = 44444', `port = ${netcatPort}`).replace('port = 44445', `port = ${httpPort}`),
+  );
   return {
     cwd,
     netcatPort,
