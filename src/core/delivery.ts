@@ -129,6 +129,13 @@ export abstract class Settleable<T> implements Delivery<T> {
     return this.pass(outcome, cause, within(this.batch, failed));
   }
 
+  /** Something that was made of it was settled too late: then it is, too, and whoever is behind it can close its books. */
+  settleLate(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.pass('ack', undefined, undefined);
+  }
+
   derive<U>(events: readonly U[] | Batch<U>): Delivery<U> {
     return new Derived(asBatch(events), this);
   }
@@ -246,6 +253,7 @@ class Fork {
     if (!this.parent.live) {
       // Overtaken: what was settled here will be settled again under the next delivery.
       ledger.copied += this.#close();
+      this.parent.settleLate();
       return false;
     }
     this.#open.delete(part);

@@ -167,6 +167,25 @@ describe('join', () => {
   });
 });
 
+test('forks within forks that are overtaken close their books, and an owner in between is told once', () => {
+  const ledger = new Ledger();
+  const delivery = new Root(Batch.of([1, 2]), ledger);
+  const [first, second] = delivery.fork([delivery.batch, delivery.batch]) as [Delivery<number>, Delivery<number>];
+  const answers: unknown[] = [];
+  const owned = own(first, first.batch, outcome => {
+    answers.push(outcome);
+    return first.ack();
+  });
+  const [a, b] = owned.fork([owned.batch, owned.batch]) as [Delivery<number>, Delivery<number>];
+  const [c, d] = a.fork([[1], [2]]) as [Delivery<number>, Delivery<number>];
+  deliver(b);
+  deliver(c);
+  second.nack(oops);
+  deliver(d);
+  expect(answers).toEqual(['ack']);
+  expect([ledger.difference, ledger.partly, ledger.settledTwice]).toEqual([0, 0, 0]);
+});
+
 test('own: asks once, is live while its origin is, and may be in other books', () => {
   const delivery = root(1, 2);
   const books = new Ledger();
