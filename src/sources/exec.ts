@@ -79,8 +79,8 @@ const grace = 5000;
 /** How much a command that is to end may write. */
 const maxLastWords = 1024 * 1024;
 
-/** Characters of a line on standard error that are logged. */
-const maxLoggedLine = 8192;
+/** Lines on standard error that are longer are cut when they are logged. The types do not know `skipOverflow`. */
+const logged = { maxLength: 8192, skipOverflow: true };
 
 const newline = Buffer.from('\n');
 
@@ -139,9 +139,7 @@ class Running implements SourceSession {
     this.#command = new Command(argv, logStdErr);
     const { stdout, stderr } = this.#command.process;
     stdout?.on('data', (bytes: Buffer) => this.#read(bytes));
-    stderr
-      ?.pipe(split({ maxLength: maxLoggedLine, skipOverflow: true }))
-      .on('data', (line: string) => log.warn(`${name}: the command says: ${line}`));
+    stderr?.pipe(split(logged)).on('data', (line: string) => log.warn(`${name}: the command says: ${line}`));
     void this.#command.closed.then(outcome => this.#closed(outcome));
     this.#next();
   }
