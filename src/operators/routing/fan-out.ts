@@ -132,6 +132,8 @@ export class FanOut<T> extends Subscriber<Delivery<T>> implements FlowSink<T> {
       if (broken === undefined) this.#resolve();
       else this.#reject(toError(broken.reason));
     });
+    // One of them was gone at once.
+    if (this.#ended) for (const way of ways.values()) way.end(undefined);
     return ways;
   }
 
@@ -241,8 +243,11 @@ class Way<T> {
 
 /** Counts events that leave the flow, unless an optional destination has them now. */
 const leave = (delivery: Delivery<unknown>, spared: number): void => {
-  const { ledger, length } = delivery;
-  if (!delivery.ack()) return;
-  ledger.filtered += length - spared;
+  const { ledger } = delivery;
+  const filtered = delivery.length - spared;
+  ledger.filtered += filtered;
   ledger.copied -= spared;
+  if (delivery.ack()) return;
+  ledger.filtered -= filtered;
+  ledger.copied += spared;
 };

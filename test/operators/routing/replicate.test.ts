@@ -184,6 +184,18 @@ describe('replicate', () => {
     expect(other.ledger.difference).toBe(0);
   });
 
+  test('a branch that is gone at once breaks the flow, and the others end', async () => {
+    const gone = (deliveries: Observable<Delivery>) => {
+      const subscription = deliveries.subscribe();
+      subscription.unsubscribe();
+      return subscription;
+    };
+    const [before, after] = [recordingSink(), recordingSink()];
+    const { clock, flow } = flowOf([...emit('a'), 'idle'], replicate([before, gone, after]));
+    await expect(clock.settle(flow.done)).rejects.toMatchObject({ code: 'MR_SINK_FAILED' });
+    expect([before.ended, after.ended]).toEqual(['complete', 'complete']);
+  });
+
   test('an error of the source reaches the branches after what they hold', async () => {
     const sink = recordingSink([{ outcome: 'ack', after: 50 }]);
     const { clock, flow } = flowOf([...emit('a'), { wait: 10 }, { fail: new Error('cable') }], replicate([sink]));
