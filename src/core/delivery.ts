@@ -62,7 +62,9 @@ const within = (batch: Batch<unknown>, failed: Failed): Failed => {
   if (failed === undefined) return undefined;
   const wanted = new Set(failed);
   const own = batch.events.filter(value => wanted.has(value));
-  return own.length === wanted.size && own.length < batch.length ? own : undefined;
+  // Behind a redelivery a batch may hold an event twice: then both fail.
+  const known = own.length === wanted.size || new Set(own).size === wanted.size;
+  return known && own.length < batch.length ? own : undefined;
 };
 
 /** How many events an outcome took off a delivery of `length`. */

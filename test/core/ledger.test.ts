@@ -41,6 +41,42 @@ describe('the books balance', () => {
     expect(flow.ledger.difference).toBe(0);
   });
 
+  test('when the parts of a part are settled after their origin was taken back', async () => {
+    const scope = fake();
+    const clock = scope.clock as FakeClock;
+    const sink = recordingSink(['hold']);
+    const flow = inScope(scope, () => run(scriptedSource([{ emit: events(3) }]), sink));
+    flow.done.catch(() => undefined);
+    await clock.flush();
+    const delivery = sink.received[0]?.delivery;
+    const [first, rest] = delivery?.fork([delivery.events.slice(0, 1), delivery.events.slice(1)]) ?? [];
+    const parts = rest?.fork(rest.events.map(one => [one])) ?? [];
+    flow.ledger.delivered++;
+    first?.ack();
+    expect([flow.ledger.held, flow.ledger.difference]).toEqual([2, 0]);
+    flow.abort();
+    await clock.flush();
+    for (const part of parts) expect(part.ack()).toBe(false);
+    expect(flow.ledger.snapshot()).toMatchObject({ held: 0, delivered: 1, copied: 1, settledTwice: 0 });
+    expect(flow.ledger.difference).toBe(0);
+  });
+
+  test('when an event is in a batch twice, as behind a redelivery, and fails', async () => {
+    const scope = fake();
+    const clock = scope.clock as FakeClock;
+    const [a, b] = [event('a'), event('b')];
+    const sink = recordingSink([{ outcome: 'nack', failed: [0] }]);
+    const flow = inScope(scope, () => run(scriptedSource([{ emit: [a, a, b] }]), sink));
+    await clock.flush();
+    expect(flow.ledger.snapshot()).toMatchObject({ held: 2, delivered: 1 });
+    await clock.settle(flow.done);
+    expect(sink.received.map(({ events: all }) => all)).toEqual([
+      [a, a, b],
+      [a, a],
+    ]);
+    expect(flow.ledger.difference).toBe(0);
+  });
+
   test('on both sides of a channel between two flows: what one delivers the other accepts', async () => {
     const [scope, behind] = [fake(), fake()];
     const clock = scope.clock as FakeClock;
