@@ -39,9 +39,7 @@ export const describe = <S extends z.ZodObject, F extends object>(
 
 /** Options may be left out when none is required. */
 type Given<Options> =
-  Partial<Options> extends Options
-    ? [options?: Options, identity?: Identity]
-    : [options: Options, identity?: Identity];
+  Partial<Options> extends Options ? [options?: Options, identity?: Identity] : [options: Options, identity?: Identity];
 
 /** What every source can be told in code besides its own options. */
 export interface SourceTuning {

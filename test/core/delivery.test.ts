@@ -253,7 +253,7 @@ test('S2, S4: whatever the graph and the order of outcomes, every event is acked
           if (!settled) ledger.delivered -= gone;
         }
         for (const { told, events } of roots) {
-          const refused = told?.outcome === 'ack' ? [] : (told?.failed ?? events);
+          const refused = told?.outcome === 'ack' ? [] : ((told?.failed ?? events) as readonly number[]);
           const expected = events.filter(one => failed.has(one));
           // A nack takes what is open with it.
           expect(nacks > 0 ? refused.filter(one => failed.has(one)) : refused).toEqual(expected);
