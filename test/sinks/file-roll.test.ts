@@ -185,13 +185,40 @@ describe('file_roll, files and their names', () => {
     for (let i = 0; i < 100; i += 2) expect(lines![i + 1]).toBe(lines![i]!.replace('a', 'b'));
   });
 
+  it('the age of a file that was closed for its size does not count for the next', async () => {
+    const { put, time, counters } = opened({ rollSize: 4 });
+    await put(text('1st'));
+    await time.advance(20_000);
+    await put(text('2'));
+    await time.advance(20_000);
+    await put(text('3'));
+    expect(Object.values(await content())).toEqual(['1st\n', '2\n3\n']);
+    expect(counters()['ConnectionClosedCount']).toBe(2);
+  });
+
   it('with fsync, asks the disk before the ack', async () => {
-    const { put } = opened({ fsync: true });
-    expect(await put(text('a'))).toBe('acked');
-    expect(await put(text('b'))).toBe('acked');
-    expect(Object.values(await content())).toEqual(['a\nb\n']);
+    const { handles, put } = watched({ fsync: true });
+    await put(text('a'));
+    const [file, parent] = await handles();
+    // The first batch of a file waits for the file's name as well.
+    expect(parent).toBeDefined();
+    const order: string[] = [];
+    const datasync = file!.datasync.bind(file);
+    vi.spyOn(file!, 'datasync').mockImplementation(async () => {
+      await datasync();
+      order.push(Object.values(await content()).join(''));
+    });
+    expect(await put(text('b')).finally(() => order.push('acked'))).toBe('acked');
+    expect(order).toEqual(['a\nb\n', 'acked']);
   });
 });
+
+/** As `opened`, with every file that it opens. */
+const watched = (options: Parameters<typeof opened>[0] = {}) => {
+  const open = vi.spyOn(fs.promises, 'open');
+  const handles = () => Promise.all(open.mock.results.map(({ value }) => value as Promise<fs.promises.FileHandle>));
+  return { handles, ...opened(options) };
+};
 
 /** Puts a small file system in the place of the directory; false, loudly, where that is not allowed. */
 const mounted = (mode: 'ro' | 'size=64k'): boolean => {
@@ -321,11 +348,51 @@ describe('file_roll, when it cannot write', () => {
     expect(Object.values(await content())).toEqual(['a\n']);
   });
 
-  it('tells about a file that does not close, and goes on', async () => {
-    const open = vi.spyOn(fs.promises, 'open');
-    const { put, time, counters, logged } = opened();
+  it('and not when taking it back fails at first', async () => {
+    const disk = full(2);
+    const { put, handles, time, counters, flow } = watched({ rollInterval: 0 });
     await put(text('a'));
-    const handle = (await open.mock.results[0]!.value) as fs.promises.FileHandle;
+    const [handle] = await handles();
+    const truncate = vi.spyOn(handle!, 'truncate').mockRejectedValueOnce(new Error('EIO'));
+    disk.room = 4;
+    const second = put(text('bb', 'cc'));
+    while (counters()['EventWriteFail'] === 0) await new Promise(setImmediate);
+    expect(Object.values(await content())).toEqual(['a\nbb\nc']);
+    disk.room = 100;
+    await time.advance(60_000);
+    expect(await second).toBe('acked');
+    expect(truncate).toHaveBeenCalledTimes(2);
+    await put(text('d'));
+    expect(truncate).toHaveBeenCalledTimes(2);
+    expect(Object.values(await content())).toEqual(['a\nbb\ncc\nd\n']);
+    // Nor at the end.
+    disk.room = 1;
+    truncate.mockRejectedValueOnce(new Error('EIO'));
+    void put(text('ee'));
+    while (disk.failed < 2) await new Promise(setImmediate);
+    while (truncate.mock.calls.length < 3) await new Promise(setImmediate);
+    flow.abort();
+    await flow.done.catch(() => undefined);
+    expect(Object.values(await content())).toEqual(['a\nbb\ncc\nd\n']);
+  });
+
+  it('tries again when no byte is taken, without an error', async () => {
+    const { put, counters, time } = opened();
+    vi.spyOn(fs, 'write').mockImplementationOnce(((...given: unknown[]) => {
+      const done = given.at(-1) as (cause: null, written: number) => void;
+      setImmediate(done, null, 0);
+    }));
+    const acked = put(text('a'));
+    while (counters()['EventWriteFail'] === 0) await new Promise(setImmediate);
+    await time.advance(60_000);
+    expect(await acked).toBe('acked');
+    expect(Object.values(await content())).toContain('a\n');
+  });
+
+  it('tells about a file that does not close, and goes on', async () => {
+    const { put, time, counters, logged, handles } = watched();
+    await put(text('a'));
+    const [handle] = (await handles()) as [fs.promises.FileHandle];
     const close = handle.close.bind(handle);
     vi.spyOn(handle, 'close').mockImplementation(async () => {
       await close();
