@@ -378,10 +378,10 @@ describe('file_roll, when it cannot write', () => {
 
   it('tries again when no byte is taken, without an error', async () => {
     const { put, counters, time } = opened();
-    vi.spyOn(fs, 'write').mockImplementationOnce(((...given: unknown[]) => {
+    vi.spyOn(fs, 'write').mockImplementationOnce((...given: unknown[]) => {
       const done = given.at(-1) as (cause: null, written: number) => void;
       setImmediate(done, null, 0);
-    }));
+    });
     const acked = put(text('a'));
     while (counters()['EventWriteFail'] === 0) await new Promise(setImmediate);
     await time.advance(60_000);
