@@ -355,10 +355,12 @@ describe('exec source', () => {
       async make(tuning) {
         let current: Socket | undefined;
         let waiting = '';
+        let over = false;
         const server = createServer({ noDelay: true }, socket => {
           current = socket;
           socket.write(waiting);
           waiting = '';
+          if (over) socket.end();
           socket
             .resume()
             .on('error', () => undefined)
@@ -376,7 +378,10 @@ describe('exec source', () => {
             if (current === undefined) waiting += lines;
             else current.write(lines);
           },
-          end: () => void current?.end(),
+          end() {
+            over = true;
+            current?.end();
+          },
           close: () => void server.close(),
         };
       },
