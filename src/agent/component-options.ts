@@ -50,6 +50,7 @@ const commonKeys: Readonly<Record<Kind, readonly string[]>> = {
 /** Keys of Flume that have nothing to act on here. */
 const idleKeys: Readonly<Record<string, string>> = {
   backoffSleepIncrement: 'sources here wait for data instead of polling for it',
+  cachePatternMatching: 'directories are watched here, and not listed for each batch',
   maxBackoffSleep: 'sources here wait for data instead of polling for it',
 };
 
