@@ -15,29 +15,36 @@ import { flag, int, text } from '../core/options.ts';
 import type { Emitter, SourceContext, SourceSession } from '../core/source.ts';
 import { cutLines, partHeaders } from '../protocols/lines.ts';
 
-const options = z.object({
-  command: text('The command. Without a shell it is cut at white space, and quotes mean nothing.'),
-  shell: text('What runs the command, as `/bin/sh -c`: for pipes, wildcards and quotes.', { optional: true }),
-  restart: flag('Whether it is started again when it ends.', { default: false }),
-  restartThrottle: int('How long to wait before that.', { default: 10_000, min: 0, unit: 'ms' }),
-  logStdErr: flag('Whether what it writes to standard error is logged.', { default: false }),
-  batchSize: int('Lines per delivery, at most.', { default: 20, min: 1, unit: 'lines' }),
-  batchTimeout: int('How long lines wait for a batch to fill. In code the default is not to wait.', {
-    default: 0,
-    agentDefault: 3000,
-    min: 0,
-    unit: 'ms',
-  }),
-  charset: text('Encoding of the output. Bytes are passed on as they are, so any that extends ASCII will do.', {
-    default: 'UTF-8',
-  }),
-  maxLineLength: int('A line that is longer is delivered in parts, with the headers linePart and lineParts.', {
-    default: 1024 * 1024,
-    min: 1,
-    max: 64 * 1024 * 1024,
-    unit: 'bytes',
-  }),
-});
+const options = z
+  .object({
+    command: text('The command. Without a shell it is cut at white space, and quotes mean nothing.'),
+    shell: text('What runs the command, as `/bin/sh -c`: for pipes, wildcards and quotes.', { optional: true }),
+    restart: flag('Whether it is started again when it ends.', { default: false }),
+    restartThrottle: int('How long to wait before that.', { default: 10_000, min: 0, unit: 'ms' }),
+    logStdErr: flag('Whether what it writes to standard error is logged.', { default: false }),
+    batchSize: int('Lines per delivery, at most.', { default: 20, min: 1, unit: 'lines' }),
+    batchTimeout: int('How long lines wait for a batch to fill. In code the default is not to wait.', {
+      default: 0,
+      agentDefault: 3000,
+      min: 0,
+      unit: 'ms',
+    }),
+    charset: text('Encoding of the output. Bytes are passed on as they are, so any that extends ASCII will do.', {
+      default: 'UTF-8',
+    }),
+    maxLineLength: int('A line that is longer is delivered in parts, with the headers linePart and lineParts.', {
+      default: 1024 * 1024,
+      min: 1,
+      max: 64 * 1024 * 1024,
+      unit: 'bytes',
+    }),
+  })
+  .refine(({ command }) => command.trim() !== '', { path: ['command'], message: 'it is empty' })
+  .refine(({ charset }) => !/^(x-)?utf_?-?(16|32)|^ucs/i.test(charset), {
+    path: ['charset'],
+    message:
+      'expected an encoding that extends ASCII. Have the command convert its output: … | iconv -f UTF-16 -t UTF-8, with a shell',
+  });
 type Options = z.output<typeof options>;
 export type ExecOptions = z.input<typeof options>;
 
@@ -60,17 +67,7 @@ export const execSource = defineSource({
   batchSizeOption: 'batchSize',
   replayable: false,
   options,
-  open: options => {
-    if (options.command.trim() === '') throw new MillraceError('MR_CONFIG', 'exec: command is empty.');
-    if (/^(x-)?utf_?-?(16|32)|^ucs/i.test(options.charset)) {
-      throw new MillraceError(
-        'MR_CONFIG',
-        `exec: charset ${options.charset} does not extend ASCII. Have the command convert its output: ` +
-          `… | iconv -f ${options.charset} -t UTF-8, with shell = /bin/sh -c.`,
-      );
-    }
-    return (emitter: Emitter, context) => new Running(options, emitter, context);
-  },
+  open: options => (emitter, context) => new Running(options, emitter, context),
 });
 
 /** How long a command that is to end may take. */

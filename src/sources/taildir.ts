@@ -17,60 +17,67 @@ import type { Counters } from '../core/metrics.ts';
 import { flag, int, map, path, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext, SourceSession } from '../core/source.ts';
 import { Discovery } from './tailing/discovery.ts';
-import { fileGroups, type FileGroup } from './tailing/file-groups.ts';
+import { fileGroups, type Problem } from './tailing/file-groups.ts';
 import { chunkSize, LineReader, type Chunk } from './tailing/line-reader.ts';
 import { loadPositions, savePositions } from './tailing/position-file.ts';
 import type { Sent, TailFile } from './tailing/tail-file.ts';
 
-const options = z.object({
-  filegroups: map('Groups of files: directory/pattern, where only the last segment is a regular expression.', {
-    flume: 'filegroups.*',
-    listedIn: 'filegroups',
-  }),
-  positionFile: path('Where it is kept how far each file was delivered. Each source needs its own.', {
-    default: '~/.flume/taildir_position.json',
-    exclusive: true,
-  }),
-  headers: map('Headers for the events of a group, as <group>.<header>.', { flume: 'headers.*', default: {} }),
-  fileHeader: flag('Whether to add a header with the absolute path of the file.', { default: false }),
-  fileHeaderKey: text('The name of that header.', { default: 'file' }),
-  byteOffsetHeader: flag('Whether to add the header byteoffset: where in its file the line begins.', {
-    default: false,
-  }),
-  skipToEnd: flag('Whether files that are there at the start and have no position begin at their end.', {
-    default: false,
-  }),
-  batchSize: int('Lines per delivery, at most.', { default: 100, min: 1, unit: 'lines' }),
-  maxBatchCount: int(
-    'Batches of one file before it is the turn of the next. 0 or less: no limit, but 1 MiB per turn.',
-    {
-      default: 0,
-      unit: 'batches',
-    },
-  ),
-  idleTimeout: int('After how long without news a last line without newline counts, and the file is closed.', {
-    default: 120_000,
-    min: 1,
-    unit: 'ms',
-  }),
-  writePosInterval: int('How often positions are written, at most.', {
-    default: 3000,
-    min: 1,
-    unit: 'ms',
-  }),
-  pollInterval: int('How often everything is looked at, at most, for what the system did not tell.', {
-    default: 1000,
-    min: 1,
-    unit: 'ms',
-  }),
-  maxLineLength: int('Longer lines are delivered in parts of that size, with the headers linePart and lineParts.', {
-    default: 16 * 1024 * 1024,
-    min: chunkSize,
-    max: 1024 * 1024 * 1024,
-    unit: 'bytes',
-  }),
-  maxOpenFiles: int('Files open at a time.', { default: 64, min: 1, unit: 'files' }),
-});
+const options = z
+  .object({
+    filegroups: map('Groups of files: directory/pattern, where only the last segment is a regular expression.', {
+      flume: 'filegroups.*',
+      listedIn: 'filegroups',
+    }),
+    positionFile: path('Where it is kept how far each file was delivered. Each source needs its own.', {
+      default: '~/.flume/taildir_position.json',
+      exclusive: true,
+    }),
+    headers: map('Headers for the events of a group, as <group>.<header>.', { flume: 'headers.*', default: {} }),
+    fileHeader: flag('Whether to add a header with the absolute path of the file.', { default: false }),
+    fileHeaderKey: text('The name of that header.', { default: 'file' }),
+    byteOffsetHeader: flag('Whether to add the header byteoffset: where in its file the line begins.', {
+      default: false,
+    }),
+    skipToEnd: flag('Whether files that are there at the start and have no position begin at their end.', {
+      default: false,
+    }),
+    batchSize: int('Lines per delivery, at most.', { default: 100, min: 1, unit: 'lines' }),
+    maxBatchCount: int(
+      'Batches of one file before it is the turn of the next. 0 or less: no limit, but 1 MiB per turn.',
+      {
+        default: 0,
+        unit: 'batches',
+      },
+    ),
+    idleTimeout: int('After how long without news a last line without newline counts, and the file is closed.', {
+      default: 120_000,
+      min: 1,
+      unit: 'ms',
+    }),
+    writePosInterval: int('How often positions are written, at most.', {
+      default: 3000,
+      min: 1,
+      unit: 'ms',
+    }),
+    pollInterval: int('How often everything is looked at, at most, for what the system did not tell.', {
+      default: 1000,
+      min: 1,
+      unit: 'ms',
+    }),
+    maxLineLength: int('Longer lines are delivered in parts of that size, with the headers linePart and lineParts.', {
+      default: 16 * 1024 * 1024,
+      min: chunkSize,
+      max: 1024 * 1024 * 1024,
+      unit: 'bytes',
+    }),
+    maxOpenFiles: int('Files open at a time.', { default: 64, min: 1, unit: 'files' }),
+  })
+  .superRefine(({ filegroups, headers }, context) => {
+    const problem: Problem = (option, key, message) =>
+      context.addIssue({ code: 'custom', path: [option, key], message });
+    const groups = fileGroups(filegroups, headers, problem);
+    if (groups.length === 0) context.addIssue({ code: 'custom', path: ['filegroups'], message: 'there are none' });
+  });
 type Options = z.output<typeof options>;
 export type TaildirOptions = z.input<typeof options>;
 
@@ -96,13 +103,10 @@ export const taildirSource = defineSource({
   summary: 'Lines of files that grow, also when they are rotated.',
   batchSizeOption: 'batchSize',
   options,
-  open: options => {
-    const groups = fileGroups(options.filegroups, options.headers);
-    return async (emitter: Emitter<FlumeEvent, Sent>, context) => {
-      const tailing = new Tailing(options, emitter, context);
-      await tailing.open(groups);
-      return tailing;
-    };
+  open: options => async (emitter: Emitter<FlumeEvent, Sent>, context) => {
+    const tailing = new Tailing(options, emitter, context);
+    await tailing.open();
+    return tailing;
   },
 });
 
@@ -153,9 +157,10 @@ class Tailing implements SourceSession<Sent> {
     this.#reader = new LineReader(options.maxLineLength);
   }
 
-  async open(groups: readonly FileGroup[]): Promise<void> {
-    const { positionFile, skipToEnd, pollInterval, fileHeader, fileHeaderKey } = this.#options;
+  async open(): Promise<void> {
+    const { positionFile, skipToEnd, pollInterval, fileHeader, fileHeaderKey, filegroups, headers } = this.#options;
     const { log, clock } = this.#context;
+    const groups = fileGroups(filegroups, headers, () => undefined);
     const saved = await loadPositions(positionFile, log, clock.now());
     this.#discovery = new Discovery(
       { groups, saved, skipToEnd, pollInterval, fileHeader: fileHeader ? fileHeaderKey : undefined },

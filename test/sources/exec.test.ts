@@ -325,8 +325,8 @@ describe('exec source', () => {
   });
 
   it.each([
-    [{ command: ' ' }, /command is empty/],
-    [{ command: 'x', charset: 'UTF-16' }, /iconv -f UTF-16/],
+    [{ command: ' ' }, /command: it is empty/],
+    [{ command: 'x', charset: 'UTF-16' }, /charset: expected an encoding that extends ASCII/],
     [{ command: 'x', batchSize: 0 }, /batchSize/],
     [{}, /command is missing/],
   ])('refuses %j', (options, message) => {

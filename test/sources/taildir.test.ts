@@ -743,10 +743,10 @@ describe('taildir source', () => {
     });
 
     it.each([
-      [{ filegroups: {} }, /there are no file groups/],
-      [{ filegroups: { f: '/var/log/' } }, /file group f: .*no pattern/],
-      [{ filegroups: { f: '/var/log/(.log' } }, /file group f: .*regular expression/i],
-      [{ filegroups: { f: '/var/log/.*' }, headers: { 'g.k': 'v' } }, /header g\.k: expected <file group>\.<header>/],
+      [{ filegroups: {} }, /filegroups: there are none/],
+      [{ filegroups: { f: '/var/log/' } }, /filegroups: f: .*no pattern/],
+      [{ filegroups: { f: '/var/log/(.log' } }, /filegroups: f: .*regular expression/i],
+      [{ filegroups: { f: '/var/log/.*' }, headers: { 'g.k': 'v' } }, /headers: g\.k: expected <file group>\.<header>/],
       [{ filegroups: { f: '/var/log/.*' }, maxLineLength: 10 }, /maxLineLength: expected .* from 262144/],
     ] as const)('refuses %j', (options, message) => {
       expect(() => taildirSource(options as never)).toThrow(message);

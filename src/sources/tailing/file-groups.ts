@@ -4,7 +4,7 @@
  * @module
  */
 import { basename, dirname, resolve } from 'node:path';
-import { MillraceError, toError } from '../../core/errors.ts';
+import { toError } from '../../core/errors.ts';
 
 export interface FileGroup {
   readonly name: string;
@@ -15,37 +15,36 @@ export interface FileGroup {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+/** Something is wrong with an option, at one of its keys. */
+export type Problem = (option: 'filegroups' | 'headers', key: string, message: string) => void;
+
 /**
  * Reads groups from their options: `group → directory/pattern`, of which only the last segment is a regular expression,
- * and `group.key → value` for headers.
- *
- * @throws MR_CONFIG with everything that is wrong with them.
+ * and `group.key → value` for headers. What is wrong with them is told to `problem`.
  */
 export const fileGroups = (
   paths: Readonly<Record<string, string>>,
   headers: Readonly<Record<string, string>>,
+  problem: Problem,
 ): readonly FileGroup[] => {
-  const problems: string[] = [];
   const groups = Object.entries(paths).map(([name, path]) => {
     const cut = path.lastIndexOf('/') + 1;
     const expression = path.slice(cut);
-    if (expression === '') problems.push(`file group ${name}: ${path} has no pattern for file names behind its last /`);
+    if (expression === '') problem('filegroups', name, `${path} has no pattern for file names behind its last /`);
     let pattern = /(?!)/;
     try {
       pattern = new RegExp(`^(?:${expression})$`);
     } catch (thrown) {
-      problems.push(`file group ${name}: ${toError(thrown).message}`);
+      problem('filegroups', name, toError(thrown).message);
     }
     const own: Record<string, string> = {};
     return { name, directory: resolve(path.slice(0, cut) || '.'), pattern, headers: own };
   });
-  if (groups.length === 0) problems.push('there are no file groups');
   for (const [key, value] of Object.entries(headers)) {
     const group = groups.find(({ name }) => key.startsWith(`${name}.`) && key.length > name.length + 1);
-    if (group === undefined) problems.push(`header ${key}: expected <file group>.<header>`);
+    if (group === undefined) problem('headers', key, 'expected <file group>.<header>');
     else group.headers[key.slice(group.name.length + 1)] = value;
   }
-  if (problems.length > 0) throw new MillraceError('MR_CONFIG', `taildir: ${problems.join('; ')}.`);
   return groups;
 };
 
