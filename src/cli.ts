@@ -94,6 +94,7 @@ const agent = async (given: AgentArguments): Promise<void> => {
 
 const describePlan = ({ sources, channels, sinks }: NonNullable<Checked['plan']>): string =>
   [sources, channels, sinks]
+    .filter(components => components.length > 0)
     .map(components => components.map(({ name, component }) => `${name} (${component.type})`).join(', '))
     .join(' → ');
 

@@ -142,9 +142,13 @@ const supervised = (
   broken: Map<string, { reason: string; at: number }>,
 ): Observable<Delivery> => {
   let failures = 0;
+  // As in Flume, a request is one transaction: more events than its channels take at a time can never be accepted.
   const limited =
-    'maxEventsPerRequest' in component.options.shape
-      ? { maxEventsPerRequest: transactionCapacity(plan, channels), ...options }
+    'maxEventsPerRequest' in options
+      ? {
+          ...options,
+          maxEventsPerRequest: Math.min(options['maxEventsPerRequest'] as number, transactionCapacity(plan, channels)),
+        }
       : options;
   return component(limited, { name }).pipe(
     retry({

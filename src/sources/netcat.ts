@@ -7,7 +7,7 @@ import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { TextDecoder } from 'node:util';
 import { z } from 'zod';
 import { defineSource } from '../core/component.ts';
-import { Batch, noHeaders, type FlumeEvent } from '../core/event.ts';
+import { Batch, noHeaders, type Block, type FlumeEvent } from '../core/event.ts';
 import { choice, code, flag, int, port, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext } from '../core/source.ts';
 import { cutLines } from '../protocols/lines.ts';
@@ -42,9 +42,9 @@ export type NetcatOptions = z.input<typeof options>;
  * **emits** the complete lines of each read as one delivery · **pauses** a connection while its lines are unsettled or its
  * replies unread · **completes** when it is stopped · **errors** when the port cannot be bound.
  *
- * With `ackEveryEvent`, a line that was nacked or rejected is answered `FAILED: <why>`, and is the client's to send again.
- * Without, it is delivered again from memory. A last line without newline counts when the client ends its side, but not
- * when the connection breaks.
+ * With `ackEveryEvent`, a line that was nacked or rejected is answered `FAILED: <why>`, and is the client's to send again;
+ * lines that had no room together are tried one by one first. Without, it is delivered again from memory. A
+ * last line without newline counts when the client ends its side, but not when the connection breaks.
  */
 export const netcatSource = defineSource({
   type: 'netcat',
@@ -89,6 +89,9 @@ interface Sent {
 const nothing = Buffer.alloc(0);
 const ok = Buffer.from('OK\n');
 
+/** The lines are always cut as blocks. */
+const blockOf = ({ block }: Batch): Block => block as Block;
+
 /** How long a connection that was ended may take to close. */
 const lingerMs = 1000;
 
@@ -102,6 +105,8 @@ class Connection {
   readonly #closed: Promise<void>;
   #unread: Buffer = nothing;
   #waiting = false;
+  /** How many of the next lines go one by one. */
+  #singly = 0;
   /** No more input: of the client's own accord, or because of a stop. */
   #ended = false;
   #left = false;
@@ -134,8 +139,20 @@ class Connection {
   settled(batch: Batch, what: Settled, cause: Error | undefined, failed: Batch<unknown> | undefined): void {
     this.#waiting = false;
     if (what === 'released') return this.destroy();
-    if (this.#options.ackEveryEvent) this.#answer(batch, cause, failed);
+    if (what === 'nacked' && batch.length > 1 && failed !== undefined) this.#oneByOne(batch, failed.length);
+    else if (this.#options.ackEveryEvent) this.#answer(batch, cause, failed);
     this.#next();
+  }
+
+  /** There was no room for all at once: as in Flume, each of the last lines is tried by itself. */
+  #oneByOne(batch: Batch, failed: number): void {
+    const [taken, { bytes }] =
+      failed === batch.length
+        ? [0, blockOf(batch)]
+        : [batch.length - failed, blockOf(batch.split(batch.length - failed)[1])];
+    this.#socket.write(Buffer.alloc(ok.length * taken, ok));
+    this.#unread = Buffer.concat([bytes, this.#unread]);
+    this.#singly = failed;
   }
 
   #answer(batch: Batch, cause: Error | undefined, failed: Batch<unknown> | undefined): void {
@@ -181,13 +198,14 @@ class Connection {
   }
 
   #emitLines(): boolean {
-    const block = cutLines(this.#unread, noHeaders);
+    const block = cutLines(this.#unread, noHeaders, this.#singly > 0 ? 1 : Infinity);
     if (block === undefined) return false;
+    if (this.#singly > 0) this.#singly--;
     let batch = Batch.ofBlock(block);
     const long = this.#longLine(batch);
     if (long === 0) return false;
     if (long > 0) [batch] = batch.split(long);
-    this.#unread = this.#unread.subarray((batch.block as typeof block).bytes.length);
+    this.#unread = this.#unread.subarray(blockOf(batch).bytes.length);
     this.#waiting = true;
     // Before emit(), which may come back with the answer.
     this.#socket.pause();
@@ -196,8 +214,8 @@ class Connection {
   }
 
   /** The first line that is too long, or -1. */
-  #longLine({ block }: Batch): number {
-    const { bytes, ends } = block as NonNullable<typeof block>;
+  #longLine(batch: Batch): number {
+    const { bytes, ends } = blockOf(batch);
     let start = 0;
     for (let i = 0; i < ends.length; i++) {
       const end = ends[i] as number;

@@ -1,0 +1,297 @@
+import { once } from 'node:events';
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { flume, flumeClasspath, flumeMissing } from '../../bench/flume.ts';
+import { freePort, start, type Running } from '../../bench/processes.ts';
+import { built } from '../built.ts';
+
+// The same configurations by real Flume 1.11 and by millrace, side by side.
+const missing = flumeMissing();
+if (missing !== undefined && process.env['CI'] === undefined)
+  console.warn(`SKIPPED, comparisons with real Flume: ${missing}.`);
+
+const root = resolve(import.meta.dirname, '../..');
+const folder = mkdtempSync(join(tmpdir(), 'beside-flume-'));
+const running: Running[] = [];
+
+const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
+  const late = AbortSignal.timeout(30_000);
+  while (!(await Promise.resolve(holds()).catch(() => false))) {
+    if (late.aborted) throw new Error(`waited too long until ${what}`);
+    await new Promise(next => setTimeout(next, 20));
+  }
+};
+
+const agents = {
+  flume: async (conf: string): Promise<Running> => {
+    const agent = await flume({ conf });
+    await agent.ready;
+    return agent;
+  },
+  millrace: (conf: string): Promise<Running> => {
+    const file = join(mkdtempSync(join(folder, 'conf-')), 'flume.conf');
+    writeFileSync(file, conf);
+    return Promise.resolve(
+      start(process.execPath, [join(root, 'dist/cli.js'), 'agent', '-n', 'a1', '-f', file], { cwd: folder }),
+    );
+  },
+};
+type Agent = keyof typeof agents;
+const both = Object.keys(agents) as Agent[];
+
+const launch = async (agent: Agent, conf: string): Promise<Running> => {
+  const one = await agents[agent](conf);
+  running.push(one);
+  return one;
+};
+
+const listens = (port: number) =>
+  until(`port ${port} listens`, async () => {
+    const socket = connect(port, '127.0.0.1');
+    const [event] = await Promise.race([
+      once(socket, 'connect').then(() => ['connect']),
+      once(socket, 'error').then(() => ['error']),
+    ]);
+    socket.destroy();
+    return event === 'connect';
+  });
+
+/** Asks the same of both and returns both answers. */
+const ask = async <A>(
+  conf: (port: number) => string,
+  question: (port: number, agent: Running) => Promise<A>,
+): Promise<Record<Agent, A>> => {
+  const answers = await Promise.all(
+    both.map(async agent => {
+      const port = await freePort();
+      const one = await launch(agent, conf(port));
+      await listens(port);
+      return [agent, await question(port, one)] as const;
+    }),
+  );
+  return Object.fromEntries(answers) as Record<Agent, A>;
+};
+
+const wiring = (source: string, { channel = '', sink = 'type = null' } = {}): string => {
+  const keys = (prefix: string, text: string) =>
+    text
+      .split('\n')
+      .map(line => line.trim())
+      .filter(line => line !== '')
+      .map(line => `a1.${prefix}.${line}\n`)
+      .join('');
+  return (
+    `a1.sources = r1\na1.channels = c1\n${keys('sources.r1', `${source}\nchannels = c1`)}${keys('channels.c1', `type = memory\n${channel}`)}` +
+    (sink === '' ? '' : `a1.sinks = k1\n${keys('sinks.k1', `${sink}\nchannel = c1`)}`)
+  );
+};
+
+describe.skipIf(missing !== undefined && process.env['CI'] === undefined)('beside real Flume', () => {
+  beforeAll(async () => {
+    built();
+    await flumeClasspath();
+  }, 600_000);
+  afterEach(() => Promise.all(running.splice(0).map(one => one.stop())));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('the HTTP source answers with the same status', async () => {
+    const cases: readonly (readonly [what: string, method: string, body: string | Buffer, type?: string])[] = [
+      ['one event', 'POST', '[{"headers": {"k": "v"}, "body": "hello"}]'],
+      ['no events', 'POST', '[]'],
+      ['no headers', 'POST', '[{"body": "x"}]'],
+      ['no body', 'POST', '[{"headers": {"a": "b"}}]'],
+      ['null body', 'POST', '[{"body": null}]'],
+      ['a number', 'POST', '[{"headers": {"a": 1}, "body": 5}]'],
+      ['unknown members', 'POST', '[{"body": "x", "more": {"a": [1, 2]}}]'],
+      ['UTF-16', 'POST', Buffer.from('\ufeff[{"body": "x"}]', 'utf16le').swap16(), 'application/json; charset=UTF-16'],
+      ['broken JSON', 'POST', '[{"body": '],
+      ['an object', 'POST', '{"body": "x"}'],
+      ['plain text', 'POST', 'hello'],
+      ['nothing at all', 'POST', ''],
+      ['latin-1', 'POST', '[{"body": "x"}]', 'application/json; charset=ISO-8859-1'],
+      ['GET', 'GET', ''],
+      ['HEAD', 'HEAD', ''],
+      ['PUT', 'PUT', '[]'],
+      ['DELETE', 'DELETE', ''],
+      ['OPTIONS', 'OPTIONS', ''],
+      ['TRACE', 'TRACE', ''],
+      ['more than a transaction', 'POST', JSON.stringify(Array.from({ length: 11 }, () => ({ body: 'x' })))],
+    ];
+    const answers = await ask(
+      port =>
+        wiring(`type = http\nbind = 127.0.0.1\nport = ${port}`, {
+          channel: 'capacity = 100\ntransactionCapacity = 10',
+          sink: 'type = null\nbatchSize = 10',
+        }),
+      async port => {
+        const statuses: Record<string, number> = {};
+        for (const [what, method, body, type = 'application/json'] of cases) {
+          const sent = request({
+            port,
+            host: '127.0.0.1',
+            method,
+            agent: false,
+            headers: { 'content-type': type, 'content-length': body.length },
+          });
+          sent.end(body);
+          const [response] = (await once(sent, 'response')) as [{ statusCode: number; resume(): void }];
+          response.resume();
+          statuses[what] = response.statusCode;
+        }
+        return statuses;
+      },
+    );
+    expect(answers.millrace).toEqual(answers.flume);
+    expect(new Set(Object.values(answers.flume)).size).toBeGreaterThan(4);
+  }, 120_000);
+
+  it('the HTTP source answers 503 while its channel is full', async () => {
+    const { flume: real, millrace: ours } = await ask(
+      port =>
+        wiring(`type = http\nbind = 127.0.0.1\nport = ${port}`, {
+          channel: 'capacity = 5\ntransactionCapacity = 5\nkeep-alive = 0',
+          sink: '',
+        }),
+      async port => {
+        const post = async (events: number) =>
+          (
+            await fetch(`http://127.0.0.1:${port}`, {
+              method: 'POST',
+              body: JSON.stringify(Array.from({ length: events }, () => ({ body: 'x' }))),
+            })
+          ).status;
+        return [await post(3), await post(3), await post(2), await post(1)];
+      },
+    );
+    expect(real).toEqual([200, 503, 200, 503]);
+    expect(ours).toEqual(real);
+  }, 120_000);
+
+  it('the netcat source answers with the same words', async () => {
+    const { flume: real, millrace: ours } = await ask(
+      port =>
+        wiring(`type = netcat\nbind = 127.0.0.1\nport = ${port}\nmax-line-length = 20`, {
+          channel: 'capacity = 5\ntransactionCapacity = 5\nkeep-alive = 0',
+          sink: '',
+        }),
+      async port => {
+        const say = async (text: string) => {
+          const socket = connect(port, '127.0.0.1');
+          let answer = '';
+          socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+          socket.write(text);
+          await until(
+            'the answer is whole',
+            () => socket.destroyed || answer.split('\n').length > text.split('\n').length - 1,
+          );
+          socket.destroy();
+          return answer;
+        };
+        return [
+          await say('one\n\n'),
+          await say('ünï\r\n'),
+          await say(`${'x'.repeat(30)}\n`),
+          await say('four\nfive\nsix\n'),
+        ];
+      },
+    );
+    const start = (answer: string) => answer.replace(/(?<=acquired)[^\n]*/, '');
+    expect(real.slice(0, 3)).toEqual([
+      'OK\nOK\n',
+      'OK\n',
+      'FAILED: Event exceeds the maximum length (20 chars, including newline)\n',
+    ]);
+    expect(ours.map(start)).toEqual(real.map(start));
+    expect(real[3]).toMatch(/^OK\nOK\nFAILED: /);
+  }, 120_000);
+
+  it('the logger sink prints the same', async () => {
+    const lines = ['hello', '', 'exactly sixteen!', 'rather more than sixteen bytes', '\ttab\r', 'grüße'];
+    const { flume: real, millrace: ours } = await ask(
+      port => wiring(`type = netcat\nbind = 127.0.0.1\nport = ${port}`, { sink: 'type = logger' }),
+      async (port, agent) => {
+        const socket = connect(port, '127.0.0.1');
+        socket.write(lines.join('\n') + '\n');
+        const printed = () => Array.from(agent.output().matchAll(/Event: \{ headers:.*\}$/gm), ([text]) => text);
+        await until('all is printed', () => printed().length === lines.length);
+        socket.destroy();
+        return printed();
+      },
+    );
+    expect(ours).toEqual(real);
+  }, 120_000);
+
+  it('file_roll writes the same bytes, headers included', async () => {
+    const events = [
+      { headers: { b: '2', a: '1' }, body: 'one' },
+      { headers: {}, body: '' },
+      { headers: { k: 'v' }, body: 'grüße' },
+    ];
+    const { flume: real, millrace: ours } = await (async () => {
+      const directories = new Map<number, string>();
+      return ask(
+        port => {
+          const directory = mkdtempSync(join(folder, 'rolled-'));
+          directories.set(port, directory);
+          return wiring(`type = http\nbind = 127.0.0.1\nport = ${port}`, {
+            sink: `type = file_roll\nsink.directory = ${directory}\nsink.serializer = HEADER_AND_TEXT\nsink.rollInterval = 0`,
+          });
+        },
+        async port => {
+          const directory = directories.get(port)!;
+          for (const event of events)
+            await fetch(`http://127.0.0.1:${port}`, { method: 'POST', body: JSON.stringify([event]) });
+          const text = () =>
+            readdirSync(directory)
+              .map(name => readFileSync(join(directory, name), 'utf8'))
+              .join('');
+          await until('all is written', () => text().split('\n').length > events.length);
+          expect(readdirSync(directory)).toEqual([expect.stringMatching(/^\d{13}-1$/)]);
+          return text();
+        },
+      );
+    })();
+    // Java's maps are in no order: the same pairs, then.
+    const sorted = (text: string) =>
+      text.replace(/\{(.*?)\}/g, (_, pairs: string) => `{${pairs.split(', ').sort().join(', ')}}`);
+    expect(sorted(ours)).toBe(sorted(real));
+  }, 120_000);
+
+  it.each([
+    ['flume', 'millrace'],
+    ['millrace', 'flume'],
+  ] as const)(
+    '%s hands its tailed file and position file over to %s: nothing lost, nothing twice',
+    async (first, second) => {
+      const place = mkdtempSync(join(folder, 'tail-'));
+      const [log, positions, out] = [join(place, 'app.log'), join(place, 'positions.json'), join(place, 'out')];
+      mkdirSync(out);
+      const conf = wiring(
+        `type = TAILDIR\nfilegroups = g\nfilegroups.g = ${place}/.*log\npositionFile = ${positions}\nwritePosInterval = 100`,
+        { sink: `type = file_roll\nsink.directory = ${out}\nsink.rollInterval = 0` },
+      );
+      const written = () =>
+        readdirSync(out)
+          .sort()
+          .flatMap(name => readFileSync(join(out, name), 'utf8').split('\n').slice(0, -1));
+      const lines = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => `line ${from + i} grüße`);
+      appendFileSync(log, lines(0, 100).join('\n') + '\n');
+      const one = await launch(first, conf);
+      await until(`${first} has written all`, () => written().length === 100);
+      // Real Flume writes positions five seconds after its start at the earliest, or when it stops.
+      await one.stop();
+      running.splice(0);
+      appendFileSync(log, lines(100, 150).join('\n') + '\n');
+      await launch(second, conf);
+      await until(`${second} has written the rest`, () => written().length >= 150);
+      appendFileSync(log, 'last\n');
+      await until('the last line is there', () => written().includes('last'));
+      expect(written()).toEqual([...lines(0, 150), 'last']);
+    },
+    120_000,
+  );
+});
