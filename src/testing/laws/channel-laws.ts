@@ -320,7 +320,7 @@ const sights: Partial<Record<LawId, readonly Sight[]>> = {
  * The laws of channels.
  *
  * @example
- *     for (const law of channelLaws({ name: 'memory', make: limits => memoryChannel.create(limits) }))
+ *     for (const law of channelLaws({ name: 'mine', make: limits => createChannel(new MyStore(limits), limits) }))
  *       test(law.name, () => law.run());
  */
 export const channelLaws = <Place = undefined>(spec: ChannelSpec<Place>): Law[] =>
