@@ -28,7 +28,8 @@ export interface RebatchOptions {
  * **emits** a batch that is full, or `maxDelay` after its first event came, or at once when its source may have no more
  * unsettled · **pauses** by not settling ·
  * **completes** after its source, having emitted what it holds · **errors** with its source.
- * Keeps order; a nack or reject concerns the failed events only. Unsubscribed, it nacks what it holds.
+ * Keeps order; a nack or reject concerns the failed events only. Unsubscribed, it nacks what it holds. Behind `merge` or
+ * `keyed`, a batch may hold events of several emitters: after a nack of one, it may bring that one's later events too early.
  */
 export const rebatch =
   <T = FlumeEvent>({
