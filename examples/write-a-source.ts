@@ -10,7 +10,11 @@ const table = createSource<ReturnType<typeof event>, number>(emitter => {
     pull() {
       const page = pages[next];
       if (page === undefined) emitter.complete();
-      else emitter.emit(page.map(name => event(name)), ++next);
+      else
+        emitter.emit(
+          page.map(name => event(name)),
+          ++next,
+        );
     },
     settled(page, what) {
       if (what === 'acked') delivered = page;
@@ -19,5 +23,8 @@ const table = createSource<ReturnType<typeof event>, number>(emitter => {
 });
 
 const seen: string[] = [];
-await run(table, createSink(events => void seen.push(...events.map(({ body }) => body.toString())))).done;
+await run(
+  table,
+  createSink(events => void seen.push(...events.map(({ body }) => body.toString()))),
+).done;
 console.log(seen.join(' '), delivered); // ann bob cy dee eve 3

@@ -92,6 +92,10 @@ const ok = Buffer.from('OK\n');
 /** The lines are always cut as blocks. */
 const blockOf = ({ block }: Batch): Block => block as Block;
 
+/** Whether it is the last lines that failed, as when a channel has no room for them. */
+const endsWith = ({ length, events }: Batch, failed: Batch<unknown>): boolean =>
+  failed.events[0] === events[length - failed.length];
+
 /** How long a connection that was ended may take to close. */
 const lingerMs = 1000;
 
@@ -139,7 +143,8 @@ class Connection {
   settled(batch: Batch, what: Settled, cause: Error | undefined, failed: Batch<unknown> | undefined): void {
     this.#waiting = false;
     if (what === 'released') return this.destroy();
-    if (what === 'nacked' && batch.length > 1 && failed !== undefined) this.#oneByOne(batch, failed.length);
+    if (what === 'nacked' && batch.length > 1 && failed !== undefined && endsWith(batch, failed))
+      this.#oneByOne(batch, failed.length);
     else if (this.#options.ackEveryEvent) this.#answer(batch, cause, failed);
     this.#next();
   }
