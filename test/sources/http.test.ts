@@ -18,13 +18,14 @@ afterEach(async () => {
 });
 
 type Options = Partial<Parameters<typeof httpSource>[0]>;
+type Place = { log?: Log; concurrency?: number };
 type Write = (events: readonly FlumeEvent[]) => void | Promise<void>;
 
 /** A source on a free port into `write`; what `write` throws is nacked at once. */
-const listening = async (write: Write, options: Options = {}, log?: Log) => {
+const listening = async (write: Write, options: Options = {}, { log, concurrency = 1 }: Place = {}) => {
   const address = await new Promise<AddressInfo>((listening, failed) => {
     const source = httpSource({ port: 0, listening, ...options });
-    const sink = createSink(write, { retry: { attempts: 1 } });
+    const sink = createSink(write, { retry: { attempts: 1 }, concurrency });
     const flow = inScope(new Scope(log && { log }), () => run(source, sink));
     flow.done.catch(failed);
     flows.push(flow);
@@ -279,6 +280,20 @@ describe('http source and its channel', () => {
     expect(statuses).toEqual(Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? 503 : 200)));
   });
 
+  it('nor does it make them come twice', async () => {
+    const { held, holds, write } = holding();
+    const { port } = await listening(write, {}, { concurrency: 2 });
+    const bad = post(port, [{ body: 'bad' }]);
+    await holds(1);
+    const good = post(port, [{ body: 'good' }]);
+    await holds(2);
+    held[0]!.fail(new Error('no'));
+    expect((await bad).status).toBe(503);
+    held[1]!.ack();
+    expect((await good).status).toBe(200);
+    expect(held).toHaveLength(2);
+  });
+
   it('503 with Flume’s text for more events than the channel takes at a time', async () => {
     const { port, received } = await collecting({ maxEventsPerRequest: 2 });
     const answer = await post(port, [{}, {}, {}]);
@@ -291,13 +306,15 @@ describe('http source and its channel', () => {
 
   it('withdraws what got no credit in time', async () => {
     const { held, holds, write } = holding();
-    const { port, flow, counters } = await listening(write, { answerTimeout: 50, maxInFlight: { deliveries: 1 } });
+    const options = { answerTimeout: 50, maxPendingRequests: 2, maxInFlight: { deliveries: 1 } };
+    const { port, flow, counters } = await listening(write, options);
     const first = post(port, [{ body: 'emitted' }]);
     await holds(1);
     const second = await post(port, [{ body: 'withdrawn' }]);
     expect(second).toMatchObject({ status: 503, headers: { 'retry-after': '1' } });
     expect(second.text).toContain('There was no room within 50 ms.');
     expect((await first).status).toBe(503);
+    expect((await post(port, [])).status).toBe(200);
     held[0]!.ack();
     // What comes next is the next request, not the one that was given up.
     const third = post(port, [{ body: 'third' }]);
@@ -341,7 +358,8 @@ describe('http source, its limits', () => {
   });
 
   it('413 for one that turns out to be, and the connection goes on', async () => {
-    const { port, received } = await collecting({ maxBodyBytes: 100, handler: 'BLOBHandler' });
+    const limits = { maxBodyBytes: 100, maxPendingBytes: 200 };
+    const { port, received, counters } = await collecting({ ...limits, handler: 'BLOBHandler' });
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     const chunked = { headers: { 'Transfer-Encoding': 'chunked' }, agent };
     expect((await send(port, Buffer.alloc(100, 'x'), chunked)).status).toBe(200);
@@ -349,6 +367,7 @@ describe('http source, its limits', () => {
     expect((await send(port, Buffer.alloc(100, 'x'), chunked)).status).toBe(200);
     agent.destroy();
     expect(received).toHaveLength(2);
+    expect(counters()).toMatchObject({ EventReadFail: 1, OpenConnectionCount: 1 });
   });
 
   it('a client that waits to be asked is told at once', async () => {
@@ -558,7 +577,7 @@ describe('http source, begin and end', () => {
 
   it('warns when it can be reached from anywhere', async () => {
     const log = recordingLog();
-    await listening(() => undefined, { bind: '0.0.0.0' }, log);
+    await listening(() => undefined, { bind: '0.0.0.0' }, { log });
     expect(log.entries).toContainEqual(
       expect.objectContaining({
         level: 'warn',
@@ -568,7 +587,7 @@ describe('http source, begin and end', () => {
       }),
     );
     const quiet = recordingLog();
-    await listening(() => undefined, {}, quiet);
+    await listening(() => undefined, {}, { log: quiet });
     expect(quiet.entries.filter(({ level }) => level === 'warn')).toEqual([]);
   });
 
