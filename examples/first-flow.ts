@@ -14,8 +14,9 @@ const flow = run(
     map(e => event(e.body, headers({ level: e.body.toString().split(' ')[0]! }))),
   ),
   memoryChannel({ capacity: 10_000 }),
+  // What it returns is awaited; if it throws, the batch is tried again; then the batch is acked.
   createSink(async events => {
-    for (const { headers, body } of events) console.log(headers['level'], body.toString()); // awaited, retried, then acked
+    for (const { headers, body } of events) console.log(headers['level'], body.toString());
     if (flow.ledger.accepted === 3) void flow.stop();
   }),
 );

@@ -14,7 +14,19 @@ const text = (path: string): string => readFileSync(join(root, path), 'utf8');
 
 /** Paths that a file imports from this repository. */
 const imports = (path: string): string[] =>
-  Array.from(text(path).matchAll(/(?:from|import\()\s*'(\.[^']+)'/g), ([, target]) => relative(root, resolve(root, dirname(path), target!)));
+  Array.from(text(path).matchAll(/(?:from|import\()\s*'(\.[^']+)'/g), ([, target]) =>
+    relative(root, resolve(root, dirname(path), target!)),
+  );
+
+/** The same without types, which are gone when the code runs. */
+const importsOfValues = (path: string): string[] => {
+  const types = new Set(
+    Array.from(text(path).matchAll(/^import type [^;]*?from\s*'(\.[^']+)'/gms), ([, target]) =>
+      relative(root, resolve(root, dirname(path), target!)),
+    ),
+  );
+  return imports(path).filter(target => !types.has(target));
+};
 
 /** Packages that a file imports; Node's own modules left out. */
 const packages = (path: string): string[] =>
@@ -44,12 +56,15 @@ describe('architecture', () => {
     for (const path of sources) {
       const allowed = layers[layerOf(path)];
       if (allowed === undefined || path === 'src/agent/registry.ts') continue;
-      for (const target of imports(path)) expect([layerOf(path), ...allowed], `${path} imports ${target}`).toContain(layerOf(target));
+      for (const target of imports(path))
+        expect([layerOf(path), ...allowed], `${path} imports ${target}`).toContain(layerOf(target));
     }
   });
 
   it('has no circular imports', () => {
-    const graph = new Map(sources.map(path => [path, imports(path).filter(target => existsSync(join(root, target)))]));
+    const graph = new Map(
+      sources.map(path => [path, importsOfValues(path).filter(target => existsSync(join(root, target)))]),
+    );
     const done = new Set<string>();
     const visit = (path: string, way: readonly string[]): void => {
       expect(way, [...way, path].join(' → ')).not.toContain(path);
@@ -61,7 +76,8 @@ describe('architecture', () => {
   });
 
   it('only protocol-free code knows RxJS: protocols and the log do not', () => {
-    for (const path of [...filesUnder('src/protocols', '.ts'), ...filesUnder('src/log', '.ts')]) expect(packages(path), path).not.toContain('rxjs');
+    for (const path of [...filesUnder('src/protocols', '.ts'), ...filesUnder('src/log', '.ts')])
+      expect(packages(path), path).not.toContain('rxjs');
   });
 
   it('every package that is imported is declared, and every declared one has a line in docs/decisions.md', () => {
@@ -75,7 +91,7 @@ describe('architecture', () => {
   });
 
   it('test files mirror source files', () => {
-    const own = ['laws', 'e2e', 'integration', 'crash', 'fixtures', 'types'];
+    const own = ['testing', 'laws', 'e2e', 'integration', 'crash', 'fixtures', 'types'];
     for (const path of filesUnder('test', '.test.ts')) {
       const [, folder] = path.split('/');
       if (own.includes(folder!) || path.split('/').length === 2) continue;
@@ -106,7 +122,11 @@ describe('architecture', () => {
     };
     follow('src/index.ts');
     const heavy = ['pino', 'pino-pretty', 'commander', 'fast-check', 'kafkajs'];
-    for (const path of reached) expect(packages(path).filter(name => heavy.includes(name)), path).toEqual([]);
+    for (const path of reached)
+      expect(
+        packages(path).filter(name => heavy.includes(name)),
+        path,
+      ).toEqual([]);
     expect([...reached].filter(path => layerOf(path) === 'agent')).toEqual([]);
   });
 });
