@@ -109,7 +109,7 @@ class Running implements SourceSession {
     this.#options = options;
     this.#emitter = emitter;
     this.#context = context;
-    this.#counters = Object.assign(context.counters, { LinePartCount: 0 });
+    this.#counters = Object.assign(context.counters, { LinePartCount: 0, ...context.counters });
     this.#start();
   }
 

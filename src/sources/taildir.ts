@@ -146,6 +146,8 @@ class Tailing implements SourceSession<Sent> {
 
   /** Positions have moved since they were written. */
   #moved = false;
+  /** The changes among files that were written. */
+  #savedChanges = 0;
   #saveTimer: Timer;
   #saving: Promise<void> | undefined;
 
@@ -153,7 +155,8 @@ class Tailing implements SourceSession<Sent> {
     this.#options = options;
     this.#emitter = emitter;
     this.#context = context;
-    this.#counters = Object.assign(context.counters, { OpenFileCount: 0, LinePartCount: 0, LostByteCount: 0 });
+    const own = { OpenFileCount: 0, LinePartCount: 0, LostByteCount: 0 };
+    this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
     this.#reader = new LineReader(options.maxLineLength);
   }
 
@@ -168,9 +171,9 @@ class Tailing implements SourceSession<Sent> {
       file => this.#wake(file),
       cause => this.#emitter.fail(cause),
     );
-    await this.#discovery.start();
-    // Now, so that trouble with it shows at the start.
+    // Trouble with it shows at the start.
     await this.#save();
+    await this.#discovery.start();
     this.#sweepLater();
     this.#saveLater();
   }
@@ -236,6 +239,9 @@ class Tailing implements SourceSession<Sent> {
 
   /** Puts a file in line, unless it is already or may not be read yet. */
   #wake(file: TailFile): void {
+    // At once, and not when it is its turn: by then it may be deleted.
+    if (file.handle === undefined && this.#opened.size < this.#options.maxOpenFiles && !this.#stopped)
+      this.#open(file).catch(() => undefined);
     if (file.queued || file.held) return;
     file.queued = true;
     this.#ready.push(file);
@@ -257,7 +263,7 @@ class Tailing implements SourceSession<Sent> {
   async #turn(file: TailFile): Promise<void> {
     const { seen } = file;
     try {
-      if (!file.forgotten) await this.#open(file);
+      await this.#open(file);
       const more = file.handle !== undefined && (await this.#readSome(file));
       file.failing = false;
       if (this.#stopped) return;
@@ -346,10 +352,9 @@ class Tailing implements SourceSession<Sent> {
     this.#lost.delete(file);
     this.#active.delete(file);
     this.#discovery.forget(file);
-    this.#moved = true;
     if (forgotten || size <= position) return;
     const { name, log } = this.#context;
-    log.error(`${name}: ${path} was deleted before its bytes from ${position} to ${size} were read.`);
+    log.error(`${name}: ${path} is gone, and its bytes from ${position} to ${size} were not read.`);
     this.#countLoss(size - position);
   }
 
@@ -359,11 +364,17 @@ class Tailing implements SourceSession<Sent> {
 
   // --- open files
 
-  /** Opens a file, and closes the one that was used longest ago if there are too many. */
+  /** Opens a file if it can be found, and closes the one that was used longest ago if there are too many. */
   async #open(file: TailFile): Promise<void> {
-    if ((await file.open()) === undefined) return;
     this.#opened.delete(file);
+    if (file.forgotten) return file.close();
     this.#opened.add(file);
+    try {
+      await file.open();
+    } finally {
+      if (file.handle === undefined) this.#opened.delete(file);
+    }
+    if (this.#stopped) return this.#close(file);
     if (this.#opened.size > this.#options.maxOpenFiles) {
       // Not one that has no path any more: it could not be opened again.
       for (const other of this.#opened) {
@@ -378,8 +389,7 @@ class Tailing implements SourceSession<Sent> {
   async #close(file: TailFile): Promise<void> {
     this.#opened.delete(file);
     this.#counters['OpenFileCount'] = this.#opened.size;
-    // It was only read: there is nothing that closing could fail to do.
-    await file.close().catch(() => undefined);
+    await file.close();
   }
 
   // --- from time to time
@@ -402,7 +412,8 @@ class Tailing implements SourceSession<Sent> {
   #saveLater(): void {
     const { clock, log, name } = this.#context;
     this.#saveTimer = clock.after(this.#options.writePosInterval, () => {
-      const saving = this.#moved ? this.#save() : Promise.resolve();
+      const due = this.#moved || this.#savedChanges !== this.#discovery.changes;
+      const saving = due ? this.#save() : Promise.resolve();
       this.#saving = saving
         .catch((error: unknown) => log.error(`${name}: ${toError(error).message}`, { cause: error }))
         .then(() => {
@@ -413,6 +424,7 @@ class Tailing implements SourceSession<Sent> {
 
   async #save(): Promise<void> {
     this.#moved = false;
+    this.#savedChanges = this.#discovery.changes;
     try {
       await savePositions(this.#options.positionFile, this.#discovery.positions());
     } catch (error) {

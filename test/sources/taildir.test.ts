@@ -392,6 +392,7 @@ describe('taildir source', () => {
       await new Promise(setImmediate);
       flow.abort();
       await flow.done.catch(() => undefined);
+      while (positions().length === 0) await new Promise(setImmediate);
       expect(positions()).toMatchObject([{ pos: 0 }]);
     });
 
@@ -547,13 +548,45 @@ describe('taildir source', () => {
       utimesSync(at('a.log'), 1, 1);
       let go = () => undefined as void;
       const renamed = new Promise<void>(resolve => (go = resolve));
-      const tail = new Tail({ maxOpenFiles: 1 }, () => renamed);
-      await new Promise(setImmediate);
-      while (!existsSync(positionFile())) await new Promise(setImmediate);
+      const tail = new Tail({ maxOpenFiles: 1, writePosInterval: 1 }, () => renamed);
+      while (!existsSync(positionFile()) || positions().length < 2) await new Promise(setImmediate);
       renameSync(at('b.log'), at('b.log.1'));
       go();
       const lines = await tail.until(50_002);
       expect(lines.filter(one => one.startsWith('b'))).toEqual(['b1', 'b2']);
+    });
+
+    it('reads a file that is deleted while nobody takes lines, and the one that follows it', async () => {
+      writeFileSync(at('a.log'), '1\n');
+      let go = () => undefined as void;
+      const held = new Promise<void>(resolve => (go = resolve));
+      const tail = new Tail({ writePosInterval: 1 }, () => held);
+      const known = async (count: number) => {
+        while (!existsSync(positionFile()) || positions().length < count) await new Promise(setImmediate);
+      };
+      await known(1);
+      for (const count of [2, 3]) {
+        unlinkSync(at('a.log'));
+        writeFileSync(at('a.log'), `${count}\n`);
+        await known(count);
+      }
+      go();
+      expect(await tail.until(3)).toEqual(['1', '2', '3']);
+    });
+
+    it('reports what is deleted before it could be read', async () => {
+      writeFileSync(at('a.log'), `${'x'.repeat(99)}\n`.repeat(50_000));
+      writeFileSync(at('b.log'), 'bb\n');
+      utimesSync(at('a.log'), 1, 1);
+      let go = () => undefined as void;
+      const held = new Promise<void>(resolve => (go = resolve));
+      const tail = new Tail({ maxOpenFiles: 1, writePosInterval: 1 }, () => held);
+      while (!existsSync(positionFile()) || positions().length < 2) await new Promise(setImmediate);
+      unlinkSync(at('b.log'));
+      go();
+      while (tail.said(/b\.log is gone, and its bytes from 0 to 3 were not read/) === 0)
+        await new Promise(setImmediate);
+      expect(tail.flow.metrics.snapshot()['SOURCE.taildir']).toMatchObject({ LostByteCount: 3 });
     });
 
     it('forgets a deleted file after a while, with its last line', async () => {
@@ -787,7 +820,7 @@ describe('taildir source', () => {
       name: 'taildir',
       make: tailed,
       clock: 'real',
-      runs: 12,
+      runs: 16,
       bodies: 'lines',
       headers: false,
     };

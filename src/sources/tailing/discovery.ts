@@ -41,6 +41,8 @@ interface Found {
 export class Discovery {
   /** By device and inode, in the order in which they were found. */
   readonly files = new Map<string, TailFile>();
+  /** How often a file has come, gone or got another name. */
+  changes = 0;
   readonly #options: DiscoveryOptions;
   readonly #context: SourceContext;
   /** This file may have something new, or has lost its path. */
@@ -86,6 +88,7 @@ export class Discovery {
 
   forget(file: TailFile): void {
     file.forgotten = true;
+    this.changes++;
     this.files.delete(file.key);
     if (this.#byPath.get(file.path) === file) this.#byPath.delete(file.path);
   }
@@ -275,6 +278,7 @@ export class Discovery {
     if (before !== undefined) this.#lost(before);
     const file = new TailFile(path, stats, this.#headers(group, path), start, this.#context.clock.now());
     this.files.set(file.key, file);
+    this.changes++;
     this.#byPath.set(path, file);
     // What was there under this name before is read to its end first.
     if (before !== undefined) {
@@ -296,6 +300,7 @@ export class Discovery {
       if (this.#byPath.get(file.path) === file) this.#byPath.delete(file.path);
       this.#byPath.set(path, file);
       file.path = path;
+      this.changes++;
       file.headers = this.#headers(group, path);
       file.lostAt = undefined;
     }

@@ -63,6 +63,7 @@ export class TailFile {
   forgotten = false;
 
   #bornAt: bigint;
+  #opening: Promise<void> | undefined;
   #oldest: Sent | undefined;
   #newest: Sent | undefined;
 
@@ -85,21 +86,22 @@ export class TailFile {
     return born === 0n || born === this.#bornAt;
   }
 
-  /** Opens it, under a new name if it was renamed within its directory. Undefined if it cannot be found. */
-  async open(): Promise<FileHandle | undefined> {
-    this.handle ??= (await this.#openAt(this.path)) ?? (await this.#findInDirectory());
-    return this.handle;
+  /** Opens it, under a new name if it was renamed within its directory. There is no `handle` if it cannot be found. */
+  async open(): Promise<void> {
+    if (this.handle === undefined) await (this.#opening ??= this.#find());
   }
 
+  /** Closes it. It was only read: there is nothing that this could fail to do. */
   async close(): Promise<void> {
+    await this.#opening?.catch(() => undefined);
     const { handle } = this;
     this.handle = undefined;
-    await handle?.close();
+    await handle?.close().catch(() => undefined);
   }
 
   /** The content is other than before: from the start. */
   restart(): void {
-    this.position = this.seen = this.parts = 0;
+    this.position = this.seen = this.parts = this.size = 0;
     // Behind what is on its way, so that the committed offset moves back when all of that is delivered.
     this.acked(this.send(0));
   }
@@ -121,6 +123,14 @@ export class TailFile {
       this.#oldest = this.#oldest.next;
     }
     if (this.#oldest === undefined) this.#newest = undefined;
+  }
+
+  async #find(): Promise<void> {
+    try {
+      this.handle = (await this.#openAt(this.path)) ?? (await this.#findInDirectory());
+    } finally {
+      this.#opening = undefined;
+    }
   }
 
   async #openAt(path: string): Promise<FileHandle | undefined> {
