@@ -52,6 +52,7 @@ const idleKeys: Readonly<Record<string, string>> = {
   backoffSleepIncrement: 'sources here wait for data instead of polling for it',
   cachePatternMatching: 'directories are watched here, and not listed for each batch',
   maxBackoffSleep: 'sources here wait for data instead of polling for it',
+  'keystore-type': 'the key store itself shows what it is',
 };
 
 const covers = (pattern: string, key: string): boolean =>
@@ -149,7 +150,8 @@ const assign = (
   // The longest pattern first, so that `headers.f1.*` would go before `headers.*`.
   const bySpecificity = [...fields].sort((a, b) => b.key.length - a.key.length);
   for (const [key, entry] of keys) {
-    const field = fields.find(f => f.key === key) ?? bySpecificity.find(f => covers(f.key, key));
+    const named = fields.find(f => f.key === key || f.info.formerly === key);
+    const field = named ?? bySpecificity.find(f => covers(f.key, key));
     if (field !== undefined) {
       const entries = set.get(field.name) ?? new Map<string, Entry>();
       set.set(field.name, entries.set(field.info.kind === 'map' ? key.slice(field.key.length - 1) : '', entry));

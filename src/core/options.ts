@@ -18,6 +18,8 @@ export interface FieldInfo {
   readonly unit?: string;
   /** The key in a Flume configuration, where it is not the option's own name. A map's key ends in `.*`. */
   readonly flume?: string;
+  /** An older key of Flume's for the same, which still counts. */
+  readonly formerly?: string;
   /** The Flume key that lists the names of a map's entries, as `filegroups` does for `filegroups.*`. */
   readonly listedIn?: string;
   readonly default?: unknown;

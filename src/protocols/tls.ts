@@ -12,15 +12,20 @@ import { flag, list, path, secret } from '../core/options.ts';
 
 /** The options of every server that can do TLS. */
 export const tlsFields = {
-  ssl: flag('Whether to speak TLS.', { default: false }),
+  ssl: flag('Whether to speak TLS.', { formerly: 'enableSSL', default: false }),
   keystore: path('PKCS12 file with the private key and the certificates; needed for `ssl`.', { optional: true }),
-  keystorePassword: secret('Password of the key store.', { flume: 'keystore-password', optional: true }),
+  keystorePassword: secret('Password of the key store.', {
+    flume: 'keystore-password',
+    formerly: 'keystorePassword',
+    optional: true,
+  }),
   includeProtocols: list('TLS versions to offer: TLSv1, TLSv1.1, TLSv1.2, TLSv1.3; empty: the last two.', {
     flume: 'include-protocols',
     default: [],
   }),
   excludeProtocols: list('TLS versions not to offer. SSL is never offered.', {
     flume: 'exclude-protocols',
+    formerly: 'excludeProtocols',
     default: [],
   }),
   includeCipherSuites: list('Cipher suites to offer, by their Java or OpenSSL names; empty: Node.js decides.', {

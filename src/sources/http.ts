@@ -116,12 +116,7 @@ export const httpSource = defineSource({
     const address = await listen(server, options);
     server.on('error', cause => context.log.warn(`${context.name}: ${cause.message}`, { cause }));
     const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
-    const url = `http${tls === undefined ? '' : 's'}://${host}:${address.port}`;
-    context.log.info(`${context.name} listens on ${url}.`);
-    if (address.address === '0.0.0.0' || address.address === '::')
-      context.log.warn(
-        `${context.name}: whoever can reach this machine can post events to ${url}; \`bind\` narrows it.`,
-      );
+    context.log.info(`${context.name} listens on http${tls === undefined ? '' : 's'}://${host}:${address.port}.`);
     options.listening?.(address);
 
     let closed: Promise<void>;

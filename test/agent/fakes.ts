@@ -34,6 +34,7 @@ const http = describe(
     options: z.object({
       bind: text('Address to listen on.', { default: '127.0.0.1', agentDefault: '0.0.0.0' }),
       port: port('Port to listen on.'),
+      ssl: flag('Whether to speak TLS.', { formerly: 'enableSSL', default: false }),
     }),
   },
   () => EMPTY,

@@ -577,6 +577,16 @@ describe('two components want the same', () => {
     expect(await problemsOf(agent(...http, 'a1.sources.r1.bind = 127.0.0.1'))).toEqual([]);
   });
 
+  test('an older key still counts', async () => {
+    const keys = ['type = http', 'bind = 127.0.0.1', 'enableSSL = true', 'keystore-type = JKS'];
+    const http = keys.map(key => `a1.sources.r1.${key}`);
+    const { plan } = await checked(agent(...http));
+    expect(plan?.sources[0]?.options['ssl']).toBe(true);
+    expect(await problemsOf(agent(...http))).toEqual([
+      'warning ‹a1.sources.r1.keystore-type›: a1.sources.r1.keystore-type has no effect: the key store itself shows what it is',
+    ]);
+  });
+
   test('position file, though neither of them names it', async () => {
     const groups = ['r1', 'r2'].flatMap(r => [`${r}.filegroups = f`, `${r}.filegroups.f = /x`]);
     expect(await problemsOf(two('taildir', ...groups))).toEqual([
