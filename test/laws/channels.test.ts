@@ -1,6 +1,6 @@
 import { describe, test } from 'vitest';
 import { createChannel } from '../../src/core/channel.ts';
-import type { Batch } from '../../src/core/event.ts';
+import type { Batch, FlumeEvent } from '../../src/core/event.ts';
 import { currentScope } from '../../src/core/scope.ts';
 import { memoryChannel } from '../../src/operators/channels/memory.ts';
 import { channelLaws, type ChannelSpec } from '../../src/testing/index.ts';
@@ -34,7 +34,15 @@ const memory = (order: 'strict' | 'selective'): ChannelSpec => ({
   make: limits => memoryChannel.create({ ...limits, byteCapacityBufferPercentage: 0 }),
 });
 
+const durable: ChannelSpec<Set<FlumeEvent>> = {
+  name: 'a channel over a durable store',
+  durable: true,
+  place: () => new Set(),
+  make: (limits, disk) => createChannel(new ArrayStore(limits, undefined, disk), limits),
+};
+
 const specs: ChannelSpec[] = [
+  durable as ChannelSpec<unknown> as ChannelSpec,
   memory('strict'),
   memory('selective'),
   { name: 'a channel over a slow store', make: limits => createChannel(new SlowStore(limits), limits) },

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { FlumeEvent } from '../../src/core/event.ts';
 import { channelLaws, sinkLaws, sourceLaws, stageLaws, type Law, type LawId } from '../../src/testing/index.ts';
 import { brokenChannel, channelFaults, type ChannelFault } from './mutants/channels.ts';
 import { brokenSink, sinkFaults, type SinkFault } from './mutants/sinks.ts';
@@ -13,8 +14,15 @@ const kits: Record<string, { faults: Readonly<Record<string, LawId>>; laws: (fau
   },
   channelLaws: {
     faults: channelFaults,
-    laws: fault =>
-      channelLaws({ name: fault ?? 'array', make: limits => brokenChannel(limits, fault as ChannelFault) }),
+    laws: fault => {
+      const durable = fault?.startsWith('opens again') === true;
+      return channelLaws<Set<FlumeEvent> | undefined>({
+        name: fault ?? 'array',
+        durable,
+        place: () => (durable ? new Set() : undefined),
+        make: (limits, disk) => brokenChannel(limits, fault as ChannelFault, disk),
+      });
+    },
   },
   stageLaws: {
     faults: stageFaults,

@@ -165,8 +165,7 @@ class ChannelRig<Place> extends Rig {
   protected override async finish(endsEarly: boolean): Promise<void> {
     if (this.#program.closes) {
       await this.#close();
-      await this.inspect();
-      if (this.#spec.durable !== true) return;
+      if (this.#spec.durable !== true) return this.inspect();
       await this.#open();
     }
     if (this.#present.length === 0) this.join();

@@ -34,10 +34,12 @@ export const channelFaults = {
   'lets anybody settle twice': 'S1',
   'acks everything twice': 'S1',
   'takes settlements of consumers that left': 'S7',
+  'opens again without what it held': 'S4',
+  'opens again with what was done': 'X1',
 } as const;
 export type ChannelFault = keyof typeof channelFaults;
 
-/** A plain array of batches. */
+/** A plain array of batches; with a disk, what is on it when the store is made is in it. */
 export class ArrayStore implements Store {
   readonly capacity: { readonly events: number; readonly bytes: number };
   readonly #is: (fault: ChannelFault) => boolean;
@@ -48,7 +50,9 @@ export class ArrayStore implements Store {
   #hidden = 0;
   #closed = false;
 
-  constructor(limits: ChannelLimits, is: (fault: ChannelFault) => boolean = () => false) {
+  readonly #disk: Set<FlumeEvent> | undefined;
+
+  constructor(limits: ChannelLimits, is: (fault: ChannelFault) => boolean = () => false, disk?: Set<FlumeEvent>) {
     this.#is = is;
     this.#scope = currentScope();
     const events = is('drops the oldest when it is full')
@@ -56,6 +60,9 @@ export class ArrayStore implements Store {
       : limits.capacity + (is('lets in one event too many') ? 1 : 0);
     this.capacity = { events, bytes: is('lets in more bytes than fit') ? 1e6 : limits.byteCapacity };
     this.#limit = limits.capacity;
+    this.#disk = disk;
+    if (is('opens again without what it held')) disk?.clear();
+    for (const one of disk ?? []) this.#line.push(new Entry(Batch.of([one]), undefined));
   }
   readonly #limit: number;
 
@@ -64,7 +71,8 @@ export class ArrayStore implements Store {
   }
 
   get events(): number {
-    if (this.#closed && this.#is('closes without counting what it loses')) return 0;
+    // Content on a disk is not lost, and not held by a store that is closed.
+    if (this.#closed && (this.#disk !== undefined || this.#is('closes without counting what it loses'))) return 0;
     return this.#all.length + this.#hidden;
   }
 
@@ -144,6 +152,8 @@ export class ArrayStore implements Store {
   }
 
   done(entry: Entry<FlumeEvent>, rest: Batch | undefined): void {
+    const kept = new Set(this.#is('opens again with what was done') ? entry.batch.events : rest?.events);
+    for (const one of entry.batch.events) if (!kept.has(one)) this.#disk?.delete(one);
     if (rest === undefined) this.#taken = this.#taken.filter(one => one !== entry);
     else entry.batch = rest;
   }
@@ -153,7 +163,9 @@ export class ArrayStore implements Store {
   }
 
   #add(batch: Batch): void {
-    this.#line.push(new Entry(Batch.of(batch.events.map(one => this.#changed(one))), undefined));
+    const events = batch.events.map(one => this.#changed(one));
+    for (const one of events) this.#disk?.add(one);
+    this.#line.push(new Entry(Batch.of(events), undefined));
     if (this.#is('invents an event') && batch.length > 3) {
       this.#line.push(new Entry(Batch.of([event('nobody said this')]), undefined));
       this.#scope.ledger.copied++;
@@ -162,7 +174,8 @@ export class ArrayStore implements Store {
 
   #changed(one: FlumeEvent): FlumeEvent {
     if (this.#is('changes bytes that are not UTF-8')) return { ...one, body: Buffer.from(one.body.toString()) };
-    if (!this.#is('loses a header')) return one;
+    // A copy: what is put twice is on the disk twice.
+    if (!this.#is('loses a header')) return { ...one };
     return { ...one, headers: headers(Object.fromEntries(Object.entries(one.headers).slice(1))) };
   }
 }
@@ -192,9 +205,13 @@ const broken = (
   return delivery;
 };
 
-export const brokenChannel = (limits: ChannelLimits, fault?: ChannelFault): ChannelUnderTest => {
+export const brokenChannel = (
+  limits: ChannelLimits,
+  fault?: ChannelFault,
+  disk?: Set<FlumeEvent>,
+): ChannelUnderTest => {
   const is = (one: ChannelFault) => one === fault;
-  const channel = createChannel(new ArrayStore(limits, is), limits);
+  const channel = createChannel(new ArrayStore(limits, is, disk), limits);
   const early: Subscriber<Delivery>[] = [];
   const output = (options: OutputOptions = {}) =>
     new Observable<Delivery>(subscriber => {
