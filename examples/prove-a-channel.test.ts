@@ -1,4 +1,4 @@
-import { createChannel, memoryChannel, type Store } from 'millrace';
+import { memoryChannel } from 'millrace';
 import { channelLaws } from 'millrace/testing';
 import { test } from 'vitest'; // or from 'node:test'
 
