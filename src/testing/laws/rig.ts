@@ -90,6 +90,8 @@ export abstract class Rig {
       this.report.violate('L3', 'its input has ended and everything is settled, but it did not complete');
     await this.world.flush();
     await this.inspect();
+    if (this.world.pending > 0)
+      this.report.violate('L3', `it has ended, but ${this.world.pending} of its timers still wait`);
     this.#checkVanished();
   }
 

@@ -43,6 +43,11 @@ export class World {
     return new Scope({ clock: this.clock, random: this.#random, log: this.log, ledger: this.ledger });
   }
 
+  /** Timers that somebody waits for; on the real clock nobody knows. */
+  get pending(): number {
+    return this.#fake?.pending ?? 0;
+  }
+
   /** Lets happen what is about to. */
   flush(): Promise<void> {
     return this.pass(0);

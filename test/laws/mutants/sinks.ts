@@ -21,6 +21,7 @@ export const sinkFaults = {
   'does not take a delivery while it writes': 'L1',
   'is done while it writes': 'L3',
   'is never done': 'L3',
+  'leaves a timer behind': 'L3',
   'does not count what it writes': 'X1',
 } as const;
 export type SinkFault = keyof typeof sinkFaults;
@@ -66,6 +67,7 @@ export const brokenSink = (fault?: SinkFault): SinkUnderTest => {
     const delivery = line.shift();
     if (delivery === undefined) return end();
     writing = true;
+    if (is('leaves a timer behind')) clock.after(1e6, () => undefined);
     if (is('acks before it writes')) settle(delivery);
     clock.after(takesMs, () => {
       writing = false;
