@@ -256,10 +256,10 @@ class ChannelRig<Place> extends Rig {
       this.report.violate('S2', `it has acked ${held} events that are not done with, but holds ${events}`);
   }
 
-  /** Small enough to be put in one go. */
+  /** Small enough to be put in one go, also if the channel leaves some of its bytes free. */
   #isOnePut({ events }: Offer): boolean {
     const { transactionCapacity, byteCapacity } = this.#limits;
-    return events.length <= transactionCapacity && Batch.of(events).byteLength <= byteCapacity;
+    return events.length <= transactionCapacity && Batch.of(events).byteLength <= byteCapacity / 2;
   }
 
   /** Whatever came out of a put that is not acked yet, all of that put must be in. */
