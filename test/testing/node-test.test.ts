@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { built } from '../built.ts';
 
+beforeAll(built, 120_000);
+
 test('the laws run under node:test, in ten lines', () => {
-  built();
   const dir = mkdtempSync(join(import.meta.dirname, 'node-test-'));
   try {
     writeFileSync(
