@@ -173,6 +173,12 @@ const eventsOfAll = <T>(batches: readonly Batch<T>[], length: number): T[] => {
   return events;
 };
 
+/** Whether `b` lies behind `a` in the same memory, under the same headers: together they are a block without copying. */
+export const adjoin = (a: Block, b: Block): boolean =>
+  a.headers === b.headers &&
+  a.bytes.buffer === b.bytes.buffer &&
+  a.bytes.byteOffset + a.bytes.length === b.bytes.byteOffset;
+
 const joinBlocks = (batches: readonly Batch<unknown>[], length: number): Block | undefined => {
   const head = batches[0]?.block?.headers;
   const blocks: Block[] = [];
@@ -187,5 +193,10 @@ const joinBlocks = (batches: readonly Batch<unknown>[], length: number): Block |
     for (const end of block.ends) ends[at++] = start + end;
     start += block.bytes.length;
   }
-  return { bytes: Buffer.concat(blocks.map(({ bytes }) => bytes)), ends, headers: head };
+  const [first] = blocks as [Block];
+  const whole = blocks.every((block, i) => i === 0 || adjoin(blocks[i - 1] as Block, block));
+  const bytes = whole
+    ? Buffer.from(first.bytes.buffer, first.bytes.byteOffset, start)
+    : Buffer.concat(blocks.map(block => block.bytes));
+  return { bytes, ends, headers: head };
 };

@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { defineChannel, type Store } from '../../core/channel.ts';
 import { Deque } from '../../core/deque.ts';
 import { MillraceError } from '../../core/errors.ts';
-import { Batch, type FlumeEvent } from '../../core/event.ts';
+import { adjoin, Batch, type FlumeEvent } from '../../core/event.ts';
 import { int } from '../../core/options.ts';
 import { Entry } from '../../core/outlet.ts';
 
@@ -88,15 +88,20 @@ class MemoryStore<T = FlumeEvent> implements Store<T> {
     return first;
   }
 
-  /** Small puts leave as one delivery when several are waiting: a slow sink then writes large batches. Blocks stay whole. */
+  /**
+   * Small puts leave as one delivery when several are waiting: a slow sink then writes large batches. Blocks do so only
+   * without copying, that is when they were cut from one.
+   */
   #join(first: Entry<T>, maxEvents: number, maxBytes: number): Entry<T> {
     const parts = [first.batch];
+    let last = first;
     let [events, bytes] = [first.batch.length, first.batch.byteLength];
-    for (let next = this.#queue.peek(); next !== undefined && joins(first, next); next = this.#queue.peek()) {
+    for (let next = this.#queue.peek(); next !== undefined && joins(last, next); next = this.#queue.peek()) {
       events += next.batch.length;
       bytes += next.batch.byteLength;
       if (events > maxEvents || bytes > maxBytes) break;
       parts.push(next.batch);
+      last = next;
       this.#queue.shift();
     }
     return parts.length === 1 ? first : new Entry<T>(Batch.concat(parts), undefined);
@@ -104,9 +109,11 @@ class MemoryStore<T = FlumeEvent> implements Store<T> {
 }
 
 /** Only what has never failed: a poisonous batch must not pull its neighbours into its retries. */
-const joins = <T>(a: Entry<T>, b: Entry<T>): boolean =>
-  a.attempt === 0 && b.attempt === 0 && a.batch.block === undefined && b.batch.block === undefined;
-
+const joins = <T>({ attempt, batch: { block } }: Entry<T>, next: Entry<T>): boolean => {
+  const after = next.batch.block;
+  if (attempt > 0 || next.attempt > 0) return false;
+  return block === undefined || after === undefined ? block === after : adjoin(block, after);
+};
 /**
  * Holds events in memory between a source and a sink.
  *

@@ -118,6 +118,20 @@ describe('memory channel', () => {
     expect(text(taken[1]!)).toEqual(['a', 'bb', '']);
   });
 
+  it('joins blocks that lie side by side in one memory, without copying, and no others', async () => {
+    const { emit, clock, take } = await world({ capacity: 100, transactionCapacity: 10 });
+    const ends = Uint32Array.of(1, 3, 5);
+    const [first, rest] = Batch.ofBlock({ bytes: Buffer.from('a\nb\nc\n'), ends, headers: headers({}) }).split(1);
+    const other = Batch.ofBlock({ bytes: Buffer.from('d\n'), ends: Uint32Array.of(1), headers: headers({}) });
+    for (const batch of [first, rest, other]) emit(batch);
+    await clock.flush();
+    const [joined, alone] = await take(10);
+    expect(joined?.block?.bytes.buffer).toBe(first.block?.bytes.buffer);
+    expect(joined?.block?.ends).toEqual(ends);
+    expect(text(joined!)).toEqual(['a', 'b', 'c']);
+    expect(text(alone!)).toEqual(['d']);
+  });
+
   it('refuses a transaction larger than the channel', () => {
     expect(() => memoryChannel.create({ capacity: 5, transactionCapacity: 6 })).toThrow('must not exceed capacity 5');
     expect(() => memoryChannel({ capacity: 0 })).toThrow('capacity');
