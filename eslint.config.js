@@ -21,11 +21,29 @@ export default defineConfig(
       '@typescript-eslint/prefer-promise-reject-errors': 'off',
       '@typescript-eslint/no-invalid-void-type': 'off',
       // RxJS deprecates `new Subscriber()` for users; an operator library has no other way to see unsubscribe().
-      '@typescript-eslint/no-deprecated': ['error', { allow: [{ from: 'package', package: 'rxjs', name: ['super', 'Subscriber'] }] }],
+      '@typescript-eslint/no-deprecated': [
+        'error',
+        { allow: [{ from: 'package', package: 'rxjs', name: ['super', 'Subscriber'] }] },
+      ],
       '@typescript-eslint/no-unsafe-class-instance-assignment': 'off',
     },
   },
-  { files: ['src/core/**', 'src/operators/**', 'src/log/**', 'src/testing/**'], rules: { 'no-restricted-properties': ['error', ...impure] } },
-  { files: ['test/**', 'bench/**', 'examples/**'], rules: { '@typescript-eslint/no-non-null-assertion': 'off', '@typescript-eslint/require-await': 'off' } },
-  { files: ['**/*.js'], extends: [tseslint.configs.disableTypeChecked] },
+  {
+    files: ['src/core/**', 'src/operators/**', 'src/log/**', 'src/testing/**'],
+    rules: { 'no-restricted-properties': ['error', ...impure] },
+  },
+  {
+    files: ['test/**', 'bench/**', 'examples/**'],
+    rules: {
+      // Matchers such as expect.stringContaining() are any.
+      '@typescript-eslint/no-unsafe-assignment': 'off',
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      '@typescript-eslint/require-await': 'off',
+    },
+  },
+  {
+    files: ['**/*.js'],
+    extends: [tseslint.configs.disableTypeChecked],
+    rules: Object.fromEntries(Object.keys(rxjs.configs.recommended.rules ?? {}).map(rule => [rule, 'off'])),
+  },
 );

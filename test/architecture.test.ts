@@ -81,7 +81,10 @@ describe('architecture', () => {
   });
 
   it('every package that is imported is declared, and every declared one has a line in docs/decisions.md', () => {
-    const manifest = JSON.parse(text('package.json')) as { dependencies: object; peerDependencies: object };
+    const manifest = JSON.parse(text('package.json')) as Record<
+      'dependencies' | 'peerDependencies',
+      Record<string, string>
+    >;
     const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)];
     const used = new Set(sources.flatMap(packages));
     expect([...used].filter(name => !declared.includes(name))).toEqual([]);

@@ -9,5 +9,6 @@ export const built = (): void => {
   const made = join(root, 'dist/cli.js');
   const age = existsSync(made) ? statSync(made).mtimeMs : 0;
   const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' });
-  if (sources.some(path => statSync(join(root, 'src', path)).mtimeMs > age)) execFileSync('npm', ['run', 'build'], { cwd: root, stdio: 'inherit' });
+  if (sources.some(path => statSync(join(root, 'src', path)).mtimeMs > age))
+    execFileSync('npm', ['run', 'build'], { cwd: root, stdio: 'inherit' });
 };

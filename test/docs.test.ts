@@ -29,7 +29,7 @@ const printed = async (command: string): Promise<string> => {
   const [program, ...words] = command.split(' ');
   expect(program).toBe('millrace');
   const { stdout } = await run(process.execPath, ['dist/cli.js', ...words], { cwd: root }).catch(
-    (failed: { stdout: string }) => failed,
+    (failed: unknown) => failed as { stdout: string },
   );
   return stdout;
 };

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
@@ -105,7 +105,7 @@ describe('npm start', () => {
     const agent = millrace(words, { cwd });
     await agent.prints('Now try, in another terminal');
     await agent.prints('this is the first line of examples/quickstart/logs/app.log');
-    await agent.logs('listens on 127.0.0.1:' + netcatPort);
+    await agent.logs(`listens on 127.0.0.1:${netcatPort}`);
     expect(await netcat(netcatPort, 'hello from netcat\n')).toBe('OK\n');
     await agent.prints('hello from netcat');
     const posted = await fetch(`http://localhost:${httpPort}`, {
@@ -259,6 +259,10 @@ describe('validate', () => {
 });
 
 describe('list and help', () => {
+  it('are there after npm ci, as npx millrace', () => {
+    expect(execFileSync('npx', ['millrace', 'version'], { cwd: root, encoding: 'utf8' })).toBe('millrace 0.1.0\n');
+  });
+
   it('explain what there is', async () => {
     const list = millrace(['list']);
     expect(await list.exit).toBe(0);

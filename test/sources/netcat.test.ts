@@ -17,7 +17,7 @@ type Write = (events: readonly FlumeEvent[]) => void | Promise<void>;
 /** A netcat source on a free port into `write`. */
 const listening = async (write: Write, options: Partial<NetcatOptions> = {}) => {
   const address = await new Promise<AddressInfo>(listening => {
-    const source = netcatSource({ port: 0, listening, ...options } as NetcatOptions);
+    const source = netcatSource({ port: 0, listening, ...options });
     flows.push(run(source, createSink(write)));
   });
   return { port: address.port, flow: flows.at(-1)! };
