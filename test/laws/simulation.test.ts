@@ -90,9 +90,9 @@ describe.skipIf(only !== undefined)('a broken part is found', () => {
     errors: 'L3',
     completesEarly: 'L3',
   };
-  test.each(Object.entries(stages))('a stage that breaks a promise: %s, %s', (name, law) =>
-    breaks(law, { stage: brokenStages[name as keyof typeof brokenStages] }),
-  );
+  test.each(Object.entries(stages))('a stage that breaks a promise: %s, %s', async (name, law) => {
+    await breaks(law, { stage: brokenStages[name as keyof typeof brokenStages] });
+  });
 
   const channels: Record<keyof typeof brokenChannels, LawId> = {
     overflows: 'X1',
@@ -103,9 +103,9 @@ describe.skipIf(only !== undefined)('a broken part is found', () => {
     leaks: 'X1',
     mangles: 'S5',
   };
-  test.each(Object.entries(channels))('a channel that breaks a promise: %s, %s', (name, law) =>
-    breaks(law, { memoryChannel: brokenChannels[name as keyof typeof brokenChannels] }),
-  );
+  test.each(Object.entries(channels))('a channel that breaks a promise: %s, %s', async (name, law) => {
+    await breaks(law, { memoryChannel: brokenChannels[name as keyof typeof brokenChannels] });
+  });
 
   const sinks: Record<keyof typeof brokenSinks, LawId> = {
     waitsForNothing: 'S4',
@@ -113,9 +113,9 @@ describe.skipIf(only !== undefined)('a broken part is found', () => {
     writesTwice: 'C4',
     givesUp: 'L1',
   };
-  test.each(Object.entries(sinks))('a sink that breaks a promise: %s, %s', (name, law) =>
-    breaks(law, { createSink: brokenSinks[name as keyof typeof brokenSinks] }),
-  );
+  test.each(Object.entries(sinks))('a sink that breaks a promise: %s, %s', async (name, law) => {
+    await breaks(law, { createSink: brokenSinks[name as keyof typeof brokenSinks] });
+  });
 
   test('and shown by a small graph, its seed and what it did', async () => {
     const planted = { stage: brokenStages.reorders };
