@@ -105,7 +105,7 @@ describe('architecture', () => {
 
   it('every component is registered, tested and exported', async () => {
     const index = text('src/index.ts');
-    for (const [kind, table] of Object.entries(builtIn)) {
+    for (const [kind, table] of Object.entries<object>({ ...builtIn })) {
       for (const type of Object.keys(table)) {
         const folder = { source: 'sources', channel: 'operators/channels', sink: 'sinks' }[kind]!;
         const file = type.replaceAll('_', '-');
