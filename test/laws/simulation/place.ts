@@ -23,9 +23,10 @@ export interface Due {
   most: number;
   /** Points before, at which a reject gives it up. */
   rejectable: readonly Passing[];
+  /** In a dead letter. */
+  readonly dead: boolean;
   /** Dead letters that may have it instead. */
   buriable: readonly Passing[];
-  received: number;
   written: number;
 }
 
@@ -39,12 +40,19 @@ export const print = ({ body, headers: head }: FlumeEvent): string =>
 /** The event of a source that it was made from. */
 export const originOf = ({ body }: FlumeEvent): string => body.toString().replace(/\+.*/, '');
 
+/** In which order events came for the first time. */
+export class Order {
+  readonly known = new Set<string>();
+  /** Of each lane. */
+  readonly latest = new Map<string, { readonly rank: number; readonly what: string }>();
+}
+
 export class Place {
   readonly name: string;
   readonly due = new Map<string, Due>();
   readonly rejected = new Set<string>();
   readonly #world: World;
-  readonly #latest = new Map<string, { readonly rank: number; readonly what: string }>();
+  readonly #received = new Order();
 
   constructor(name: string, world: World) {
     this.name = name;
@@ -76,22 +84,19 @@ export class Place {
         this.#world.violate('S5', `${what} came out at ${this.name}, and nothing that went in makes it`);
         continue;
       }
-      if (due.received++ > 0 || due.lane === undefined) continue;
-      const latest = this.#latest.get(due.lane);
-      // What was rejected and is kept comes again when all around it is done.
-      if (this.#world.rejected.has(due.origin)) continue;
-      if (latest !== undefined && latest.rank > due.rank)
-        this.#world.violate('S6', `${what} came to ${this.name} after ${latest.what}, which was accepted later`);
-      else this.#latest.set(due.lane, { rank: due.rank, what });
+      if (due.dead) this.#world.rejected.add(due.origin);
+      this.#check(this.#received, due, what, 'came to');
     }
   }
 
-  /** A sink has these for good. */
-  write(events: readonly FlumeEvent[]): void {
+  /** A sink has these for good, in an order of its own if it writes one batch at a time. */
+  write(events: readonly FlumeEvent[], order?: Order): void {
     for (const one of events) {
-      const due = this.due.get(print(one));
+      const what = print(one);
+      const due = this.due.get(what);
       if (due === undefined) continue;
       if (++due.written > due.most) this.#world.saw('a duplicate');
+      if (order !== undefined) this.#check(order, due, what, 'was written to');
     }
     this.#world.note(`${this.name} has ${events.length} more`);
   }
@@ -103,5 +108,15 @@ export class Place {
       this.#world.rejected.add(originOf(one));
     }
     this.#world.note(`${this.name} rejects ${events.map(print).join(', ')}`);
+  }
+
+  #check({ known, latest }: Order, { origin, lane, rank }: Due, what: string, did: string): void {
+    if (known.has(what)) return;
+    known.add(what);
+    // What was rejected and is kept comes again when all around it is done.
+    if (lane === undefined || this.#world.rejected.has(origin)) return;
+    const before = latest.get(lane);
+    if (before === undefined || before.rank <= rank) latest.set(lane, { rank, what });
+    else this.#world.violate('S6', `${what} ${did} ${this.name} after ${before.what}, which was accepted later`);
   }
 }

@@ -37,7 +37,7 @@ import {
   type StageSpec,
   type TailSpec,
 } from './graph.ts';
-import { originOf, Place, print, type Due, type Passing } from './place.ts';
+import { Order, originOf, Place, print, type Due, type Passing } from './place.ts';
 import { World, type Sight } from './world.ts';
 
 type Stage = OperatorFunction<Delivery, Delivery>;
@@ -111,9 +111,9 @@ const emitted = (way: Way, { order, onReject }: EmitterSpec): Way => ({
   lane: order === 'strict' ? way.lane : undefined,
 });
 
-const dueOf = ({ origin, rank, lane, must, rejectable, buriable }: Way): Due => {
-  const counts = { least: must ? 1 : 0, most: 1, received: 0, written: 0 };
-  return { origin, rank, lane, rejectable, buriable, ...counts };
+const dueOf = ({ origin, rank, lane, must, rejectable, buriable }: Way, dead = false): Due => {
+  const counts = { least: must ? 1 : 0, most: 1, written: 0 };
+  return { origin, rank, lane, rejectable, buriable, dead, ...counts };
 };
 
 /** Long enough for anything to get done once everything has healed. */
@@ -425,6 +425,7 @@ class Simulation {
 
   #writer({ concurrency, attempts }: SinkSpec, place: Place): FlowSink<FlumeEvent> {
     const world = this.#world;
+    const order = concurrency === 1 ? new Order() : undefined;
     return (this.#planted.createSink ?? createSink)(
       {
         write: ({ events }) => {
@@ -436,14 +437,14 @@ class Simulation {
           }
           const late = async (ms: number) => {
             await world.wait(ms);
-            place.write(events);
+            place.write(events, order);
           };
           if (world.roll('hang', 0.03)) return new Promise<void>(resolve => world.onHeal(resolve)).then(() => late(1));
           if (world.roll('fail', 0.15)) throw new Error(`${place.name} fails`);
           if (world.roll('fail', 0.15))
             return world.wait(5).then(() => Promise.reject(new Error(`${place.name} fails late`)));
           if (world.roll('slow', 0.4)) return late(1 + world.upTo(80));
-          place.write(events);
+          place.write(events, order);
           return undefined;
         },
       },
@@ -512,7 +513,7 @@ class Simulation {
       case 'memory':
         return [{ one, way: emitted(way, stage.output.emitter) }];
       case 'deadLetter':
-        this.#place(at).expect(here.what, dueOf({ ...givenUp, must: false, lane: undefined }));
+        this.#place(at).expect(here.what, dueOf({ ...givenUp, must: false, lane: undefined }, true));
         return [{ one, way: { ...givenUp, buriable: [...way.buriable, here] } }];
     }
   }
