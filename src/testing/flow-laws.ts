@@ -155,13 +155,13 @@ export function flowLaws<A, B>(
       X1: ['two events'],
     },
     program: fc => programs(fc, faults),
-    play: (program, report) => new Trial<A, B>(program, report, makeFlow, options).play(),
+    play: (program, report) => new FlowTrial<A, B>(program, report, makeFlow, options).play(),
     print: program => JSON.stringify(program),
   });
 }
 
 /** One run of one program. */
-class Trial<A, B> {
+class FlowTrial<A, B> {
   readonly #program: Program;
   readonly #report: Report;
   readonly #makeFlow: (trouble: Trouble) => OperatorFunction<Delivery<A>, Delivery<B>>;
