@@ -4,7 +4,7 @@
  * @module
  */
 import { Batch, event, headers, noHeaders, type FlumeEvent } from '../../core/event.ts';
-import type { Taken } from './consumer.ts';
+import type { Consumer, Taken } from './consumer.ts';
 import type { LawSpec, Report } from './law.ts';
 
 /** An event to be made, as a program has it. */
@@ -35,10 +35,14 @@ export interface Item {
    * so (`refused`).
    */
   state: 'due' | 'done' | 'refused';
+  /** What it was put in with; undefined if it was not put in by a feeder. */
+  offer: Offer | undefined;
   /** Times it came out. */
   seen: number;
   /** The last delivery that brought it. */
   last: Taken | undefined;
+  /** Who nacked or rejected it last, at which attempt. */
+  failed: { readonly consumer: Consumer; readonly attempt: number } | undefined;
 }
 
 /** Events that were put in together. */
@@ -46,6 +50,8 @@ export interface Offer {
   readonly events: readonly FlumeEvent[];
   readonly items: readonly Item[];
   outcome: 'acked' | 'rejected' | 'refused' | undefined;
+  /** Times it was handed over. */
+  times: number;
 }
 
 const newline = Buffer.from('\n');
@@ -102,7 +108,8 @@ export class Book {
 
   /** The same for events that are put in together, and are settled. */
   offer({ events }: Batch, lane?: string): Offer {
-    const offer: Offer = { events, items: this.add(events, lane), outcome: undefined };
+    const offer: Offer = { events, items: this.add(events, lane), outcome: undefined, times: 0 };
+    for (const item of offer.items) item.offer = offer;
     this.offers.push(offer);
     return offer;
   }
@@ -152,7 +159,16 @@ export class Book {
     const key = `${lane}${this.#spec.key?.(expected) ?? ''}`;
     let line = this.#byKey.get(key);
     if (line === undefined) this.#byKey.set(key, (line = []));
-    const item: Item = { event: expected, key, rank: line.length, state: 'due', seen: 0, last: undefined };
+    const item: Item = {
+      event: expected,
+      key,
+      rank: line.length,
+      state: 'due',
+      offer: undefined,
+      seen: 0,
+      last: undefined,
+      failed: undefined,
+    };
     const content = contentOf(expected, this.#spec.headers !== false);
     if (this.#byContent.has(content))
       throw new Error(`${this.#spec.name}: expect() makes two events alike: ${content}`);

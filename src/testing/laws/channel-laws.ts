@@ -61,7 +61,6 @@ class ChannelRig<Place> extends Rig {
   readonly #place: Place;
   readonly #feeders: Feeder[];
   readonly #subscriptions = new Map<Consumer, Subscription>();
-  readonly #offerOf = new Map<Item, Offer>();
   #inputs: Subscription[] = [];
   #channel!: ChannelUnderTest;
   #present: Consumer[] = [];
@@ -101,7 +100,8 @@ class ChannelRig<Place> extends Rig {
 
   protected put({ input, drafts, asBlock }: Extract<Command, { do: 'put' }>): void {
     const offer = this.#feeders[input % this.#feeders.length]?.put(this.book.make(drafts, asBlock));
-    for (const item of offer?.items ?? []) this.#offerOf.set(item, offer as Offer);
+    for (const item of offer?.items ?? [])
+      if (Batch.of([item.event]).byteLength > this.#limits.byteCapacity) item.state = 'refused';
     if (drafts.length > this.#limits.transactionCapacity) this.report.saw('a put larger than the transaction capacity');
   }
 
@@ -115,6 +115,10 @@ class ChannelRig<Place> extends Rig {
 
   protected override get ready(): boolean {
     return this.#present.length > 0;
+  }
+
+  protected override wastesCredit(): boolean {
+    return this.#present.some(({ hasRoom }) => hasRoom) && this.#held().some(({ seen }) => seen === 0);
   }
 
   protected override leave(at: number): void {
@@ -134,6 +138,7 @@ class ChannelRig<Place> extends Rig {
       // Competitors decide each for itself when to deliver again.
       order: this.#contested && order === 'strict' ? 'selective' : order,
       keepsRejected,
+      fromEmitter: true,
       onTaken: ({ items }) => this.#taken(items),
       onComplete: () => {
         if (this.#held().length > 0) this.report.violate('L3', `complete came with ${this.#held().length} events held`);
@@ -164,7 +169,7 @@ class ChannelRig<Place> extends Rig {
 
   protected override async finish(endsEarly: boolean): Promise<void> {
     if (this.#program.closes) {
-      await this.#close();
+      await this.#close(endsEarly);
       if (this.#spec.durable !== true) return this.inspect();
       await this.#open();
     }
@@ -222,12 +227,15 @@ class ChannelRig<Place> extends Rig {
     });
   }
 
-  /** The channel and all that is around it end at once. */
-  async #close(): Promise<void> {
+  /** The channel and all that is around it end at once; or the channel first, under the eyes of its sources. */
+  async #close(channelFirst = false): Promise<void> {
     if (this.live().length > 0) this.report.saw('a reopening with something outstanding');
     this.#disturbed = true;
-    for (const input of this.#inputs) input.unsubscribe();
+    if (!channelFirst) for (const input of this.#inputs) input.unsubscribe();
     await this.world.finish(this.#channel.close(), 'close()');
+    if (!(await this.world.until(() => this.#feeders.every(({ inFlight }) => inFlight === 0))))
+      this.report.violate('L1', 'it was closed, and deliveries that waited for room are left waiting');
+    for (const input of this.#inputs) input.unsubscribe();
     if (this.live().length > 0)
       this.report.violate('S7', 'a delivery could still be settled after the channel was closed');
     for (const consumer of this.#present) this.#subscriptions.get(consumer)?.unsubscribe();
@@ -256,18 +264,17 @@ class ChannelRig<Place> extends Rig {
       this.report.violate('S2', `it has acked ${held} events that are not done with, but holds ${events}`);
   }
 
-  /** Small enough to be put in one go, also if the channel leaves some of its bytes free. */
+  /** Small enough to be put in one go. */
   #isOnePut({ events }: Offer): boolean {
     const { transactionCapacity, byteCapacity } = this.#limits;
-    return events.length <= transactionCapacity && Batch.of(events).byteLength <= byteCapacity / 2;
+    return events.length <= transactionCapacity && Batch.of(events).byteLength <= byteCapacity;
   }
 
   /** Whatever came out of a put that is not acked yet, all of that put must be in. */
   #taken(items: readonly Item[]): void {
     this.#came.push(...items);
     const visible = new Set<Offer>();
-    for (const item of items) {
-      const offer = this.#offerOf.get(item);
+    for (const { offer } of items) {
       if (offer?.outcome === undefined && offer !== undefined && this.#isOnePut(offer)) visible.add(offer);
     }
     const owed = this.#held().length + [...visible].reduce((sum, offer) => sum + offer.items.length, 0);
@@ -332,7 +339,7 @@ export const channelLaws = <Place = undefined>(spec: ChannelSpec<Place>): Law[] 
         .tuple(
           fc.integer({ min: 1, max: 12 }),
           fc.integer({ min: 1, max: 12 }),
-          fc.constantFrom(80, 300, 5000),
+          fc.constantFrom(40, 80, 300, 5000),
           fc.constantFrom(undefined, undefined, 1),
         )
         .map(([capacity, part, byteCapacity, keepAlive]) => ({

@@ -26,6 +26,8 @@ export interface ConsumerOptions {
   readonly keepsRejected?: boolean;
   /** A nacked event is not delivered again: its origin was told. */
   readonly reports?: boolean;
+  /** What comes is its emitter's own, so that nobody else has nacked it before. */
+  readonly fromEmitter?: boolean;
   /** Called with each delivery, before it is settled. */
   readonly onTaken?: (taken: Taken) => void;
   /** Called when the stream completes. */
@@ -59,6 +61,17 @@ export class Consumer implements Observer<Delivery> {
     return this.taken.filter(({ delivery, settled }) => !settled && delivery.live);
   }
 
+  /** Whether a delivery as large as programs make them would fit beside those that are unsettled. */
+  get hasRoom(): boolean {
+    const { deliveries, events, bytes } = this.#unsettled();
+    const { maxInFlight = {} } = this.#options;
+    return (
+      deliveries < (maxInFlight.deliveries ?? Infinity) &&
+      events + largest.events <= (maxInFlight.events ?? Infinity) &&
+      bytes + largest.bytes <= (maxInFlight.bytes ?? Infinity)
+    );
+  }
+
   readonly next = (delivery: Delivery): void => {
     const report = this.#report;
     const nested = this.#inNext;
@@ -70,6 +83,7 @@ export class Consumer implements Observer<Delivery> {
     const taken: Taken = { delivery, items, consumer: this, settled: false };
     this.taken.push(taken);
     this.#checkCredit();
+    this.#checkAttempt(taken);
     for (const item of items) this.#came(item, taken);
     this.#options.onTaken?.(taken);
     // Whoever recurses would do so for ever.
@@ -134,6 +148,7 @@ export class Consumer implements Observer<Delivery> {
     this.#world.ledger.delivered += delivery.length - bad.length;
     for (const item of items) {
       const failed = bad.includes(item);
+      if (failed) item.failed = { consumer: this, attempt: delivery.attempt };
       if (!failed || (outcome === 'reject' && !keepsRejected)) item.state = 'done';
       else if (outcome === 'nack' && reports) item.state = 'refused';
     }
@@ -166,21 +181,40 @@ export class Consumer implements Observer<Delivery> {
   }
 
   #checkCredit(): void {
-    const { deliveries = Infinity, events = Infinity, bytes = Infinity } = this.#options.maxInFlight ?? {};
-    const live = this.live().map(({ delivery }) => delivery);
-    const sum = (of: (delivery: Delivery) => number) => live.reduce((total, delivery) => total + of(delivery), 0);
-    const counts = [
-      ['deliveries', live.length, deliveries],
-      ['events', sum(({ length }) => length), events],
-      ['bytes', sum(({ batch }) => batch.byteLength), bytes],
-    ] as const;
-    for (const [what, count, most] of counts) {
+    const { maxInFlight = {} } = this.#options;
+    const unsettled = this.#unsettled();
+    for (const what of ['deliveries', 'events', 'bytes'] as const) {
+      const [count, most] = [unsettled[what], maxInFlight[what] ?? Infinity];
       if (count >= most) this.#report.saw('a full window');
-      if (count > most && live.length > 1)
+      if (count > most && unsettled.deliveries > 1)
         this.#report.violate('S3', `${count} ${what} were unsettled; at most ${most} may be`);
     }
   }
+
+  #unsettled(): Required<MaxInFlight> {
+    const sum = { deliveries: 0, events: 0, bytes: 0 };
+    for (const { delivery } of this.live()) {
+      sum.deliveries++;
+      sum.events += delivery.length;
+      sum.bytes += delivery.batch.byteLength;
+    }
+    return sum;
+  }
+
+  /** Attempts count what failed here, and nothing else; unless an event was put in twice, and may be there twice. */
+  #checkAttempt({ delivery: { attempt }, items }: Taken): void {
+    if (this.#options.fromEmitter !== true || items.some(({ offer }) => (offer?.times ?? 1) > 1)) return;
+    const report = this.#report;
+    if (attempt > 1 && items.every(({ failed }) => failed === undefined))
+      report.violate('S4', `events that have never failed came as attempt ${attempt}`);
+    for (const { failed } of items)
+      if (failed?.consumer === this && failed.attempt >= attempt)
+        report.violate('S4', `an event failed at attempt ${failed.attempt} and came again as attempt ${attempt}`);
+  }
 }
+
+/** More than any delivery of a program has. */
+const largest = { events: 10, bytes: 1000 };
 
 const settle = (delivery: Delivery, outcome: Outcome, failed: readonly FlumeEvent[] | undefined): boolean => {
   if (outcome === 'ack') return delivery.ack();

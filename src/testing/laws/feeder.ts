@@ -91,6 +91,7 @@ export class Feeder implements Supply<FlumeEvent> {
       this.#world.ledger.accepted += batch.length;
       this.#held += batch.length;
     }
+    entry.tag.times++;
     return this.#line.shift();
   }
 

@@ -191,10 +191,18 @@ export abstract class Rig {
   /** Nothing may lie around for lack of a later delivery: either it has come out, or it comes with time. */
   async #quiet(): Promise<void> {
     if (!this.ready || this.consumers.some(({ mode }) => mode === 'nack')) return;
-    const moves = () => this.finished || this.live().length > 0;
-    const moved = await this.world.until(moves);
-    if (!moved) this.#saysStuck();
+    if (!(await this.world.until(() => this.finished || this.live().length > 0))) this.#saysStuck();
+    if (!(await this.world.until(() => !this.wastesCredit())))
+      this.report.violate(
+        'L1',
+        'there is credit for more, and there is more, but nothing comes until something is settled',
+      );
     if (this.live().length > 0 && this.book.due.length > 1) this.report.saw('a quiet moment with the window used up');
+  }
+
+  /** More could be in flight than is. Only emitters know their credit. */
+  protected wastesCredit(): boolean {
+    return false;
   }
 
   /** Somebody is there to take what comes out. */

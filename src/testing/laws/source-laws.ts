@@ -139,6 +139,12 @@ class SourceRig extends Rig {
     }
   }
 
+  protected override wastesCredit(): boolean {
+    const [present] = this.consumers.slice(-1);
+    const others = this.consumers.some(consumer => consumer !== present && consumer.live().length > 0);
+    return !others && present?.hasRoom === true && this.book.due.some(({ seen }) => seen === 0);
+  }
+
   /** Unsubscribes, which drains in the background, and subscribes again. */
   protected override leave(): void {
     this.#sessions.at(-1)?.subscription.unsubscribe();
@@ -161,6 +167,7 @@ class SourceRig extends Rig {
     const consumer = new Consumer(this.book, this.world, this.report, {
       order,
       reports,
+      fromEmitter: true,
       maxInFlight: this.#maxInFlight,
       keepsRejected: this.#program.keepsRejected && !reports,
       onComplete: () => {

@@ -34,6 +34,9 @@ export const channelFaults = {
   'lets anybody settle twice': 'S1',
   'acks everything twice': 'S1',
   'takes settlements of consumers that left': 'S7',
+  'forgets how often it has tried': 'S4',
+  'uses one delivery of its credit': 'L1',
+  'only says that it is closed': 'S7',
   'opens again without what it held': 'S4',
   'opens again with what was done': 'X1',
 } as const;
@@ -145,6 +148,7 @@ export class ArrayStore implements Store {
 
   giveBack(entries: readonly Entry<FlumeEvent>[]): void {
     this.#taken = this.#taken.filter(entry => !entries.includes(entry));
+    if (this.#is('forgets how often it has tried')) for (const entry of entries) entry.attempt = 0;
     if (this.#is('forgets what comes back'))
       this.#scope.ledger.dropped += entries.reduce((sum, { batch }) => sum + batch.length, 0);
     else if (this.#is('puts what comes back at the end')) this.#line.push(...entries);
@@ -218,9 +222,10 @@ export const brokenChannel = (
       early.push(subscriber);
       let lost = 0;
       const allowed = options.maxInFlight?.deliveries ?? 1;
-      const { maxInFlight, ...rest } = options;
+      const { maxInFlight = {}, ...rest } = options;
+      const credit = is('uses one delivery of its credit') ? { ...maxInFlight, deliveries: 1 } : maxInFlight;
       return channel
-        .output(is('does not count what is unsettled') ? rest : { ...rest, ...(maxInFlight && { maxInFlight }) })
+        .output(is('does not count what is unsettled') ? rest : { ...rest, maxInFlight: credit })
         .subscribe({
           next: delivery => {
             if (!is('loses credit with each nack')) subscriber.next(broken(is, subscriber, delivery));
@@ -255,7 +260,7 @@ export const brokenChannel = (
       return channel.depth;
     },
     end: () => channel.end(),
-    close: () => channel.close(),
+    close: () => (is('only says that it is closed') ? Promise.resolve() : channel.close()),
     closed: channel.closed,
   };
 };
