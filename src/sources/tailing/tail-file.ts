@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { constants, type BigIntStats } from 'node:fs';
+import { constants, statSync, type BigIntStats } from 'node:fs';
 import { open, readdir, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemCode } from '../../core/errors.ts';
@@ -25,8 +25,15 @@ export interface Sent {
 /** Device and inode: a file keeps them when it is renamed. */
 export const keyOf = ({ dev, ino }: BigIntStats): string => `${dev}:${ino}`;
 
-/** When a file was made, or 0 if nobody knows: systems that do not keep it tell its last change instead. */
-export const bornAt = ({ birthtimeNs, ctimeNs }: BigIntStats): bigint => (birthtimeNs === ctimeNs ? 0n : birthtimeNs);
+/**
+ * Linux before 4.11, and some containers, give a file's last change as the time of its birth. They do it for everything;
+ * otherwise /proc, which keeps no such time, says 0.
+ */
+const birthsAreKept =
+  process.platform !== 'linux' || statSync('/proc', { bigint: true, throwIfNoEntry: false })?.birthtimeNs === 0n;
+
+/** When a file was made; 0 where nobody knows. */
+export const bornAt = ({ birthtimeNs }: BigIntStats): bigint => (birthsAreKept ? birthtimeNs : 0n);
 
 export class TailFile {
   readonly key: string;
@@ -62,7 +69,7 @@ export class TailFile {
   failing = false;
   forgotten = false;
 
-  #bornAt: bigint;
+  readonly #bornAt: bigint;
   #opening: Promise<void> | undefined;
   #oldest: Sent | undefined;
   #newest: Sent | undefined;
@@ -80,10 +87,7 @@ export class TailFile {
 
   /** Whether these are stats of this very file, and not of a later one that got its inode. */
   is(stats: BigIntStats): boolean {
-    if (keyOf(stats) !== this.key) return false;
-    const born = bornAt(stats);
-    if (this.#bornAt === 0n) this.#bornAt = born;
-    return born === 0n || born === this.#bornAt;
+    return keyOf(stats) === this.key && bornAt(stats) === this.#bornAt;
   }
 
   /** Opens it, under a new name if it was renamed within its directory. There is no `handle` if it cannot be found. */
