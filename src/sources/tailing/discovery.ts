@@ -322,6 +322,6 @@ export class Discovery {
 
   #headers(group: FileGroup, path: string) {
     const { fileHeader } = this.#options;
-    return headersOf(fileHeader === undefined ? group.headers : { ...group.headers, [fileHeader]: path });
+    return fileHeader === undefined ? group.headers : headersOf({ ...group.headers, [fileHeader]: path });
   }
 }

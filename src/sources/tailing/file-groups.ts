@@ -5,6 +5,7 @@
  */
 import { basename, dirname, resolve } from 'node:path';
 import { toError } from '../../core/errors.ts';
+import { headers as headersOf, type Headers } from '../../core/event.ts';
 
 export interface FileGroup {
   readonly name: string;
@@ -12,7 +13,7 @@ export interface FileGroup {
   /** Matches whole file names. */
   readonly pattern: RegExp;
   /** For every event of the group. */
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: Headers;
 }
 
 /** Something is wrong with an option, at one of its keys. */
@@ -38,14 +39,14 @@ export const fileGroups = (
       problem('filegroups', name, toError(thrown).message);
     }
     const own: Record<string, string> = {};
-    return { name, directory: resolve(path.slice(0, cut) || '.'), pattern, headers: own };
+    return { name, directory: resolve(path.slice(0, cut) || '.'), pattern, own };
   });
   for (const [key, value] of Object.entries(headers)) {
     const group = groups.find(({ name }) => key.startsWith(`${name}.`) && key.length > name.length + 1);
     if (group === undefined) problem('headers', key, 'expected <file group>.<header>');
-    else group.headers[key.slice(group.name.length + 1)] = value;
+    else group.own[key.slice(group.name.length + 1)] = value;
   }
-  return groups;
+  return groups.map(({ own, ...group }) => ({ ...group, headers: headersOf(own) }));
 };
 
 /** The group that a file belongs to: the first that wants it. */
