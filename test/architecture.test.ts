@@ -6,9 +6,11 @@ import { builtIn } from '../src/agent/registry.ts';
 const root = resolve(import.meta.dirname, '..');
 
 const filesUnder = (folder: string, ending: string): string[] =>
-  readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-    .filter(path => path.endsWith(ending))
-    .map(path => join(folder, path));
+  !existsSync(join(root, folder))
+    ? []
+    : readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+        .filter(path => path.endsWith(ending))
+        .map(path => join(folder, path));
 
 const text = (path: string): string => readFileSync(join(root, path), 'utf8');
 

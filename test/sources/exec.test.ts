@@ -297,7 +297,7 @@ describe('exec source', () => {
     it('is not followed by a restart', async () => {
       const output = new Output({
         shell: sh,
-        command: `echo up; echo x >> ${at('runs')}`,
+        command: `echo x >> ${at('runs')}; echo up`,
         restart: true,
         restartThrottle: 60_000,
       });
