@@ -6,7 +6,7 @@
 import { Subscriber } from 'rxjs';
 import { backoffDelay, type Backoff, type Timer } from './clock.ts';
 import { Deque } from './deque.ts';
-import type { Delivery } from './delivery.ts';
+import { join, type Delivery } from './delivery.ts';
 import { isPermanent, MillraceError, toError } from './errors.ts';
 import type { Batch, FlumeEvent } from './event.ts';
 import { sinkCounters, type SinkCounters } from './metrics.ts';
@@ -29,6 +29,11 @@ export interface SinkWriter<T = FlumeEvent> {
   write(batch: Batch<T>): void | Promise<void>;
   /** Called once after the last write. */
   close?(): void | Promise<void>;
+  /**
+   * Up to how many bytes are worth writing at once. Deliveries that have waited for the write before are then joined,
+   * so that a destination where each write has its price keeps up with its source. Default 0: one write per delivery.
+   */
+  readonly gather?: number;
 }
 
 export interface SinkOptions {
@@ -168,10 +173,25 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
   /** The next delivery for a lane that is free; without one, the lane waits. */
   #next(lane: Lane<T>): Delivery<T> | undefined {
     const delivery = this.#queue.shift();
-    if (delivery !== undefined) return delivery;
+    if (delivery !== undefined) return this.#gathered(delivery);
     this.#idle.push(lane);
     this.#closeWhenIdle();
     return undefined;
+  }
+
+  /** With those that wait behind it, if that is worth it. What has failed before is tried alone. */
+  #gathered(first: Delivery<T>): Delivery<T> {
+    const { gather = 0 } = this.#writer;
+    if (gather === 0 || !fresh(first)) return first;
+    const parts = [first];
+    let bytes = first.batch.byteLength;
+    for (let next = this.#queue.peek(); next !== undefined && fresh(next); next = this.#queue.peek()) {
+      bytes += next.batch.byteLength;
+      if (bytes > gather) break;
+      parts.push(next);
+      this.#queue.shift();
+    }
+    return join(parts);
   }
 
   #end(): void {
@@ -215,6 +235,8 @@ interface Shared<T> {
   /** Set when everything is to end at once. */
   aborted: Error | undefined;
 }
+
+const fresh = ({ live, attempt }: Delivery<unknown>): boolean => live && attempt === 1;
 
 /** Whatever can be awaited, of any make: a query builder, a promise of another realm. */
 const isPromise = (value: unknown): value is Promise<void> =>

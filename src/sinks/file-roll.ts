@@ -29,7 +29,12 @@ const options = z.object({
     min: 0,
     unit: 'bytes',
   }),
-  batchSize: int('Events per write.', { flume: 'sink.batchSize', default: 100, min: 1, unit: 'events' }),
+  batchSize: int('Events per delivery. What waits for the write before is written at once.', {
+    flume: 'sink.batchSize',
+    default: 100,
+    min: 1,
+    unit: 'events',
+  }),
   serializer: serializerChoice('What is written of an event: its body, or its headers too.', {
     flume: 'sink.serializer',
     default: 'TEXT',
@@ -56,7 +61,7 @@ type Options = z.output<typeof options>;
 export type FileRollOptions = z.input<typeof options>;
 
 /**
- * Appends events to a file, one write per batch.
+ * Appends events to a file. Batches that wait for the write before are written at once, up to 1 MiB.
  *
  * **acks** when the operating system has the batch, with `fsync` when the disk has it · **nacks** and **rejects** never: a
  * write that fails (a full disk) is undone and tried again · keeps order.
@@ -87,6 +92,7 @@ interface Growing {
 class RollingFiles implements SinkWriter {
   readonly #options: Options;
   readonly #serialize: Serializer;
+  readonly gather: number;
   #context!: SinkContext;
   #nextName!: () => string;
   #file: Growing | undefined;
@@ -95,6 +101,7 @@ class RollingFiles implements SinkWriter {
   constructor(options: Options) {
     this.#options = options;
     this.#serialize = serializer(options.serializer, options.appendNewline);
+    this.gather = Math.min(1024 * 1024, options.rollSize || Infinity);
   }
 
   async open(context: SinkContext): Promise<void> {

@@ -101,6 +101,37 @@ describe('writing', () => {
     }
   });
 
+  test('what waits for a write is gathered, up to the bytes that are worth it; each delivery is settled', async () => {
+    const body = Buffer.alloc(10);
+    const written: number[][] = [];
+    const gate = deferred();
+    const { start, clock } = world();
+    const source = scriptedSource<{ id: number; body: Buffer }>(
+      [1, 2, 3, 4, 5].map(id => ({ emit: [{ id, body }] })),
+      { redelivery: { onReject: 'drop' } },
+    );
+    let down = true;
+    const sink = createSink<{ id: number; body: Buffer }>({
+      gather: 30,
+      write: async ({ events }) => {
+        if (written.length === 0) await gate.promise;
+        else if (down) {
+          down = false;
+          throw new Error('down');
+        }
+        written.push(events.map(({ id }) => id));
+      },
+    });
+    const flow = start(() => run(source, sink));
+    await clock.flush();
+    gate.resolve();
+    await clock.settle(flow.done);
+    expect(written).toEqual([[1], [2, 3, 4], [5]]);
+    expect(source.settled.map(({ what }) => what)).toEqual(Array(5).fill('acked'));
+    expect(flow.ledger.snapshot()).toMatchObject({ accepted: 5, delivered: 5, copied: 0 });
+    expect(sinkMetrics(flow)).toMatchObject({ EventDrainSuccessCount: 5, EventWriteFail: 1 });
+  });
+
   test('a writer may write at once, promise, or return whatever is no promise', async () => {
     const written: number[] = [];
     const { clock, flow } = into(
