@@ -11,12 +11,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { cpuOfFamily, cpuOfMachine } from './proc.ts';
 import { benchDir, compiledDir } from './processes.ts';
-import type { Sample, Workload } from './workload.ts';
+import type { Contestant, Run, Sample, Workload } from './workload.ts';
 
 const note = (text: string) => process.stderr.write(`${text}\n`);
 const names = ['w1-tail-file', 'w3-netcat', 'kernel', 'w9-stuck-sink', 'http'];
 /** Above this share of the machine, what others do shows in the numbers. */
 const BUSY = 0.1;
+/** How often a run is tried for a quiet one. */
+const TRIES = 3;
 
 const median = (values: readonly number[]): number => {
   const sorted = values.filter(value => !Number.isNaN(value)).sort((a, b) => a - b);
@@ -60,6 +62,27 @@ interface Series {
   readonly failures: string[];
 }
 
+/** Runs it, and again if others were busy meanwhile; what counts is the quietest run, whatever its result. */
+const quietest = async (
+  contestant: Contestant,
+  given: Omit<Run, 'dir'>,
+  root: string,
+  tries: number,
+): Promise<Sample> => {
+  let best: Sample | undefined;
+  for (let i = 0; i < tries && (best === undefined || best['others']! > BUSY); i++) {
+    await quiet();
+    const dir = mkdtempSync(join(root, 'run-'));
+    const [began, all, own] = [performance.now(), cpuOfMachine(), cpuOfFamily()];
+    const sample = await contestant.run({ ...given, dir });
+    rmSync(dir, { recursive: true, force: true });
+    const available = ((performance.now() - began) / 1000) * cpus().length;
+    const others = Math.max(0, (cpuOfMachine() - all - (cpuOfFamily() - own)) / available);
+    if (best === undefined || others < best['others']!) best = { ...sample, others };
+  }
+  return best!;
+};
+
 const measure = async (workload: Workload, quick: boolean, root: string): Promise<Series[]> => {
   const shared = mkdtempSync(join(root, 'shared-'));
   await workload.prepare?.(shared);
@@ -80,25 +103,18 @@ const measure = async (workload: Workload, quick: boolean, root: string): Promis
         const index = (i + round) % contestants.length;
         const contestant = contestants[index]!;
         const { samples, failures } = series[c * contestants.length + index]!;
-        await quiet();
-        const dir = mkdtempSync(join(root, 'run-'));
-        const [began, all, own] = [performance.now(), cpuOfMachine(), cpuOfFamily()];
+        const title = [`${workload.name} ${round + 1}/${rounds}`, each, contestant.name].filter(Boolean).join(', ');
         try {
-          const sample = await contestant.run({ dir, shared, quick, case: each });
-          const available = ((performance.now() - began) / 1000) * cpus().length;
-          const others = Math.max(0, (cpuOfMachine() - all - (cpuOfFamily() - own)) / available);
-          samples.push({ ...sample, others });
-          const { key, title, show } = workload.columns[0]!;
-          const busy = others > BUSY ? ` (others used ${Math.round(others * 100)} % of the machine)` : '';
-          note(
-            `${workload.name} ${round + 1}/${rounds} ${each} ${contestant.name}: ${show(sample[key]!)} ${title}${busy}`,
-          );
+          const sample = await quietest(contestant, { shared, quick, case: each }, root, rounds === 1 ? 1 : TRIES);
+          samples.push(sample);
+          const { key, title: unit, show } = workload.columns[0]!;
+          const busy = sample['others']! > BUSY ? ` (others used ${Math.round(sample['others']! * 100)} %)` : '';
+          note(`${title}: ${show(sample[key]!)} ${unit}${busy}`);
         } catch (thrown) {
           const reason = (thrown as Error).message.replace(/\s+/g, ' ').slice(0, 400);
           failures.push(reason);
-          note(`FAILED ${workload.name} ${round + 1}/${rounds} ${each} ${contestant.name}: ${reason}`);
+          note(`FAILED ${title}: ${reason}`);
         }
-        rmSync(dir, { recursive: true, force: true });
       }
     }
   }
