@@ -30,10 +30,7 @@ export interface Item {
   readonly key: string;
   /** Its place among those of its key. */
   readonly rank: number;
-  /**
-   * `due` until it was acked or rejected at the far end (`done`), or its own end took it back: rejected, or nacked and told
-   * so (`refused`).
-   */
+  /** `due` until it was acked (`done`), or given up: rejected, or nacked and its origin told (`refused`). */
   state: 'due' | 'done' | 'refused';
   /** What it was put in with; undefined if it was not put in by a feeder. */
   offer: Offer | undefined;

@@ -32,6 +32,8 @@ export interface ConsumerOptions {
   readonly onTaken?: (taken: Taken) => void;
   /** Called when the stream completes. */
   readonly onComplete?: () => void;
+  /** Called when the stream errors; without it, that breaks L3. */
+  readonly onError?: (cause: unknown) => void;
 }
 
 export class Consumer implements Observer<Delivery> {
@@ -96,7 +98,8 @@ export class Consumer implements Observer<Delivery> {
 
   readonly error = (cause: unknown): void => {
     this.ended ??= 'error';
-    this.#report.violate('L3', `the stream ended with an error: ${String(cause)}`);
+    if (this.#options.onError !== undefined) this.#options.onError(cause);
+    else this.#report.violate('L3', `the stream ended with an error: ${String(cause)}`);
   };
 
   readonly complete = (): void => {
@@ -149,8 +152,8 @@ export class Consumer implements Observer<Delivery> {
     for (const item of items) {
       const failed = bad.includes(item);
       if (failed) item.failed = { consumer: this, attempt: delivery.attempt };
-      if (!failed || (outcome === 'reject' && !keepsRejected)) item.state = 'done';
-      else if (outcome === 'nack' && reports) item.state = 'refused';
+      if (!failed) item.state = 'done';
+      else if (outcome === 'nack' ? reports : !keepsRejected) item.state = 'refused';
     }
   }
 

@@ -197,7 +197,14 @@ export abstract class Rig {
         'L1',
         'there is credit for more, and there is more, but nothing comes until something is settled',
       );
+    if (!(await this.world.until(() => !this.lingers())))
+      this.report.violate('L3', `a session that was unsubscribed can still be settled after ${this.world.patience} ms`);
     if (this.live().length > 0 && this.book.due.length > 1) this.report.saw('a quiet moment with the window used up');
+  }
+
+  /** A session that is to end has not. */
+  protected lingers(): boolean {
+    return false;
   }
 
   /** More could be in flight than is. Only emitters know their credit. */

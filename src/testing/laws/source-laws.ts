@@ -28,6 +28,8 @@ export interface SourceUnderTest {
   end?(): void | Promise<void>;
   /** What its origin takes for done: the events that were answered so, or how many are before a position that is written. */
   confirmed?(): readonly FlumeEvent[] | number;
+  /** Breaks the present session: it errors, and the next one goes on. */
+  fail?(cause: Error): void;
   /** Called at the end of each run. */
   close?(): void | Promise<void>;
 }
@@ -53,6 +55,10 @@ interface Session {
   readonly scope: Scope;
   readonly consumer: Consumer;
   readonly subscription: Subscription;
+  /** How it ended, if not by itself. */
+  ended: 'unsubscribed' | 'aborted' | 'failed' | undefined;
+  /** It was told to fail. */
+  fails: boolean;
 }
 
 class SourceRig extends Rig {
@@ -147,8 +153,22 @@ class SourceRig extends Rig {
 
   /** Unsubscribes, which drains in the background, and subscribes again. */
   protected override leave(): void {
-    this.#sessions.at(-1)?.subscription.unsubscribe();
+    const present = this.#sessions.at(-1);
+    if (present === undefined) return;
+    present.ended = 'unsubscribed';
+    present.subscription.unsubscribe();
     this.join();
+  }
+
+  protected override lingers(): boolean {
+    return this.#sessions.some(({ ended, consumer }) => ended !== undefined && consumer.live().length > 0);
+  }
+
+  protected override switchDestination(up: boolean): void {
+    const present = this.#sessions.at(-1);
+    if (up || present === undefined || this.#under.fail === undefined) return;
+    present.fails = true;
+    this.#under.fail(new Error('the program breaks it'));
   }
 
   /** Gives up what is unsettled. */
@@ -170,16 +190,22 @@ class SourceRig extends Rig {
       fromEmitter: true,
       maxInFlight: this.#maxInFlight,
       keepsRejected: this.#program.keepsRejected && !reports,
+      onTaken: () => {
+        if (this.lingers()) this.report.violate('S7', 'a new session emitted while one before it can still be settled');
+      },
       onComplete: () => {
         if (!this.finished) this.report.violate('L3', `complete came with ${this.book.due.length} events unsettled`);
       },
+      onError: cause => {
+        session.ended = 'failed';
+        if (session.fails) this.world.clock.soon(() => this.join());
+        else this.report.violate('L3', `it ended with an error: ${String(cause)}`);
+      },
     });
     this.consumers.push(consumer);
-    this.#sessions.push({
-      scope,
-      consumer,
-      subscription: inScope(scope, () => this.#under.source.subscribe(consumer)),
-    });
+    const subscription = inScope(scope, () => this.#under.source.subscribe(consumer));
+    const session: Session = { scope, consumer, subscription, ended: undefined, fails: false };
+    this.#sessions.push(session);
   }
 
   protected override inspect(): void | Promise<void> {
@@ -196,7 +222,25 @@ class SourceRig extends Rig {
         `its origin takes ${items.length} events for done, and ${named(early)} is among them but is not`,
       );
     }
+    if (this.#sessions.some(({ ended, consumer }) => ended === 'aborted' && consumer.live().length > 0))
+      this.report.violate('S7', 'a delivery of a session that was aborted can still be settled');
     return super.inspect();
+  }
+
+  protected override async finish(endsEarly: boolean): Promise<void> {
+    await super.finish(endsEarly);
+    const { items } = this.book;
+    if (this.#under.confirmed === undefined || items.some(({ state }) => state !== 'done')) return;
+    if (!(await this.world.until(() => this.#confirmed >= items.length)))
+      this.report.violate(
+        'L3',
+        `it has ended, and its origin takes ${this.#confirmed} of ${items.length} events for done`,
+      );
+  }
+
+  get #confirmed(): number {
+    const confirmed = this.#under.confirmed?.() ?? 0;
+    return typeof confirmed === 'number' ? confirmed : confirmed.length;
   }
 
   protected override checkLoss(): void {
@@ -204,14 +248,27 @@ class SourceRig extends Rig {
   }
 
   #abort(): void {
-    for (const { scope, subscription } of this.#sessions) {
-      scope.abortSources();
-      subscription.unsubscribe();
+    for (const session of this.#sessions) {
+      // A source that no flow knows of is only unsubscribed, and drains.
+      if (session.scope.sourcesOpen > 0) session.ended = 'aborted';
+      session.scope.abortSources();
+      session.subscription.unsubscribe();
     }
   }
 }
 
-const usual: Weights = { put: 8, settle: 12, again: 1, stale: 1, mode: 1, wait: 4, quiet: 1, leave: 1, reopen: 1 };
+const usual: Weights = {
+  put: 8,
+  settle: 12,
+  again: 1,
+  stale: 1,
+  mode: 1,
+  wait: 4,
+  quiet: 1,
+  leave: 1,
+  reopen: 1,
+  down: 1,
+};
 const weights: Partial<Record<LawId, Weights>> = {
   S1: { ...usual, again: 6 },
   S7: { ...usual, stale: 8, reopen: 3 },
@@ -261,7 +318,7 @@ export const sourceLaws = (spec: SourceSpec): Law[] => {
       const some = weights[law] ?? usual;
       return fc
         .tuple(
-          programOf(fc, drains ? some : { ...some, leave: 0 }, undefined, real ? 20 : 40),
+          programOf(fc, drains ? some : { ...some, leave: 0, down: 0 }, undefined, real ? 20 : 40),
           fc.record({ keepsRejected: fc.boolean(), stops: fc.boolean() }),
         )
         .map(([program, more]) => ({ ...program, ...more }));

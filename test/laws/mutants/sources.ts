@@ -5,7 +5,7 @@ import { Observable, type Subscriber } from 'rxjs';
 import type { Delivery } from '../../../src/core/delivery.ts';
 import { Batch, event, type FlumeEvent } from '../../../src/core/event.ts';
 import { currentScope } from '../../../src/core/scope.ts';
-import { createSource } from '../../../src/core/source.ts';
+import { createSource, type SourceOpener } from '../../../src/core/source.ts';
 import type { SourceTuning, SourceUnderTest } from '../../../src/testing/index.ts';
 import { answering, credulous, settle } from './deliveries.ts';
 
@@ -15,6 +15,11 @@ export const sourceFaults = {
   'writes the position of what it has emitted': 'S2',
   'writes the position of the last ack': 'S2',
   'takes what its session leaves for done': 'S7',
+  'takes what it has emitted for done when it breaks': 'S4',
+  'opens while its last session drains': 'S7',
+  'drains for ever': 'L3',
+  'never writes a position': 'L3',
+  'breaks without a cause': 'L3',
   'takes settlements of sessions that are over': 'S7',
   'emits more than it may': 'S3',
   'emits the newest first': 'S6',
@@ -38,42 +43,49 @@ export const brokenSource = (tuning: SourceTuning, fault?: SourceFault): SourceU
   let ended = false;
   let wake: () => void = () => undefined;
   let completeNow: () => void = () => undefined;
+  let fail: (cause: Error) => void = () => undefined;
 
-  const source = createSource<FlumeEvent, number>(
-    emitter => {
-      let next = is('begins behind what it has emitted') ? reached : 0;
-      let asked = false;
-      const answer = () => {
-        if (!asked) return;
-        while (done.has(next)) next++;
-        const swap = is('emits the newest first') && next + 1 < batches.length && !done.has(next + 1);
-        if (swap) batches.splice(next, 2, batches[next + 1]!, batches[next]!);
-        const batch = batches[next];
-        if (batch !== undefined) {
-          asked = false;
-          reached = Math.max(reached, next + 1);
-          emitter.emit(changed(batch), next++);
-        } else if (ended && !is('never completes')) emitter.complete();
-      };
-      wake = answer;
-      return {
-        pull() {
-          asked = true;
-          answer();
-        },
-        settled(at, what) {
-          if (what === 'acked' || what === 'rejected') done.add(at);
-          if (what === 'released' && is('takes what its session leaves for done')) done.add(at);
-          if (what === 'nacked' && is('forgets what is nacked')) done.add(at);
-        },
-      };
-    },
-    {
+  const opener: SourceOpener<FlumeEvent, number> = emitter => {
+    fail = cause => {
+      if (is('takes what it has emitted for done when it breaks')) for (let at = 0; at < reached; at++) done.add(at);
+      emitter.fail(cause);
+    };
+    let next = is('begins behind what it has emitted') ? reached : 0;
+    let asked = false;
+    const answer = () => {
+      if (!asked) return;
+      while (done.has(next)) next++;
+      const swap = is('emits the newest first') && next + 1 < batches.length && !done.has(next + 1);
+      if (swap) batches.splice(next, 2, batches[next + 1]!, batches[next]!);
+      const batch = batches[next];
+      if (batch !== undefined) {
+        asked = false;
+        reached = Math.max(reached, next + 1);
+        emitter.emit(changed(batch), next++);
+        if (is('breaks without a cause') && next === 5) emitter.fail(new Error('bad luck'));
+      } else if (ended && !is('never completes')) emitter.complete();
+    };
+    wake = answer;
+    return {
+      pull() {
+        asked = true;
+        answer();
+      },
+      settled(at, what) {
+        if (what === 'acked' || what === 'rejected') done.add(at);
+        if (what === 'released' && is('takes what its session leaves for done')) done.add(at);
+        if (what === 'nacked' && is('forgets what is nacked')) done.add(at);
+      },
+    };
+  };
+  const make = () =>
+    createSource(opener, {
       ...tuning,
       ...(is('emits more than it may') && { maxInFlight: { deliveries: 5 } }),
       ...(is('forgets what is nacked') && { onFailure: 'report' }),
-    },
-  );
+      ...(is('drains for ever') && { drainTimeout: 2 ** 31 - 1 }),
+    });
+  const one = make();
 
   const changed = (batch: readonly FlumeEvent[]): Batch => {
     if (is('makes up an event')) return Batch.of([...batch, event('and one more')]);
@@ -105,6 +117,7 @@ export const brokenSource = (tuning: SourceTuning, fault?: SourceFault): SourceU
 
   const position = () => {
     if (is('writes the position of what it has emitted')) return reached;
+    if (is('never writes a position')) return 0;
     if (is('writes the position of the last ack')) return Math.max(-1, ...done) + 1;
     let first = 0;
     while (done.has(first)) first++;
@@ -114,7 +127,7 @@ export const brokenSource = (tuning: SourceTuning, fault?: SourceFault): SourceU
   return {
     source: new Observable(subscriber => {
       completeNow = () => subscriber.complete();
-      return source.subscribe({
+      return (is('opens while its last session drains') ? make() : one).subscribe({
         next: delivery => subscriber.next(broken(subscriber, delivery)),
         error: (cause: unknown) => subscriber.error(cause),
         complete: () => subscriber.complete(),
@@ -129,6 +142,7 @@ export const brokenSource = (tuning: SourceTuning, fault?: SourceFault): SourceU
       if (is('is done before it is settled')) completeNow();
       wake();
     },
+    fail: cause => fail(cause),
     confirmed: () => batches.slice(0, position()).flat().length,
   };
 };
