@@ -69,8 +69,8 @@ const eventsOf = ({ bytes, ends, headers: head }: Block): FlumeEvent[] => {
 /** Events that travel together: never empty, never changed. A block's events are made when somebody first asks. */
 export class Batch<T = FlumeEvent> {
   readonly length: number;
-  readonly block: Block | undefined;
   #events: readonly T[] | undefined;
+  #block: Block | undefined;
   #byteLength = -1;
   /** Of a block that was cut: the whole, and where this begins in it. So a part's events are the whole's. */
   #whole: Batch<T> | undefined;
@@ -81,7 +81,7 @@ export class Batch<T = FlumeEvent> {
   private constructor(length: number, events: readonly T[] | undefined, block: Block | undefined) {
     this.length = length;
     this.#events = events;
-    this.block = block;
+    this.#block = block;
   }
 
   static of<T>(events: readonly T[]): Batch<T> {
@@ -97,6 +97,26 @@ export class Batch<T = FlumeEvent> {
 
   get events(): readonly T[] {
     return (this.#events ??= this.#make());
+  }
+
+  /** The same events as a block, if they came as one, or as several under the same headers. */
+  get block(): Block | undefined {
+    const blocks = this.#block === undefined ? this.blocks : undefined;
+    if (blocks !== undefined) this.#block = joinBlocks(blocks, this.length);
+    return this.#block;
+  }
+
+  /** The same events as blocks, in order, if all of them came so. Their headers may differ. Nothing is copied. */
+  get blocks(): readonly Block[] | undefined {
+    if (this.#block !== undefined) return [this.#block];
+    if (this.#parts === undefined) return undefined;
+    const blocks: Block[] = [];
+    for (const part of this.#parts) {
+      const own = part.blocks;
+      if (own === undefined) return undefined;
+      blocks.push(...own);
+    }
+    return blocks;
   }
 
   /** Bodies and headers together; what limits in bytes count. */
@@ -139,14 +159,13 @@ export class Batch<T = FlumeEvent> {
     ];
   }
 
-  /** One batch of the events of several. Blocks under the same headers stay a block. */
+  /** One batch of the events of several. Blocks under the same headers stay a block. Nothing is copied before it is asked for. */
   static concat<T>(batches: readonly Batch<T>[]): Batch<T> {
     const [first] = batches;
     if (batches.length === 1 && first !== undefined) return first;
     const length = batches.reduce((sum, batch) => sum + batch.length, 0);
-    const block = joinBlocks(batches, length);
-    const joined = new Batch<T>(length, block === undefined ? eventsOfAll(batches, length) : undefined, block);
-    joined.#parts = block && batches;
+    const joined = new Batch<T>(length, undefined, undefined);
+    joined.#parts = batches;
     joined.#byteLength = batches.reduce((sum, { byteLength }) => sum + byteLength, 0);
     return joined;
   }
@@ -161,7 +180,7 @@ export class Batch<T = FlumeEvent> {
   #make(): readonly T[] {
     if (this.#whole !== undefined) return this.#whole.events.slice(this.#offset, this.#offset + this.length);
     if (this.#parts !== undefined) return eventsOfAll(this.#parts, this.length);
-    return eventsOf(this.block as Block) as readonly unknown[] as readonly T[];
+    return eventsOf(this.#block as Block) as readonly unknown[] as readonly T[];
   }
 }
 
@@ -179,24 +198,27 @@ export const adjoin = (a: Block, b: Block): boolean =>
   a.bytes.buffer === b.bytes.buffer &&
   a.bytes.byteOffset + a.bytes.length === b.bytes.byteOffset;
 
-const joinBlocks = (batches: readonly Batch<unknown>[], length: number): Block | undefined => {
-  const head = batches[0]?.block?.headers;
-  const blocks: Block[] = [];
-  for (const { block } of batches) {
-    if (block === undefined || block.headers !== head) return undefined;
-    blocks.push(block);
+/** The bytes of blocks, in order; those that lie behind each other in the same memory are one piece. Nothing is copied. */
+export const piecesOf = (blocks: readonly Block[]): Buffer[] => {
+  const pieces: Buffer[] = [];
+  for (const { bytes } of blocks) {
+    const last = pieces.at(-1);
+    if (last?.buffer === bytes.buffer && last.byteOffset + last.length === bytes.byteOffset)
+      pieces[pieces.length - 1] = Buffer.from(last.buffer, last.byteOffset, last.length + bytes.length);
+    else pieces.push(bytes);
   }
-  if (head === undefined) return undefined;
+  return pieces;
+};
+
+const joinBlocks = (blocks: readonly Block[], length: number): Block | undefined => {
+  const { headers: head } = blocks[0] as Block;
+  if (blocks.some(block => block.headers !== head)) return undefined;
   const ends = new Uint32Array(length);
   let [at, start] = [0, 0];
   for (const block of blocks) {
     for (const end of block.ends) ends[at++] = start + end;
     start += block.bytes.length;
   }
-  const [first] = blocks as [Block];
-  const whole = blocks.every((block, i) => i === 0 || adjoin(blocks[i - 1] as Block, block));
-  const bytes = whole
-    ? Buffer.from(first.bytes.buffer, first.bytes.byteOffset, start)
-    : Buffer.concat(blocks.map(block => block.bytes));
-  return { bytes, ends, headers: head };
+  const pieces = piecesOf(blocks);
+  return { bytes: pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces), ends, headers: head };
 };

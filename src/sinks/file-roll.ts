@@ -133,19 +133,19 @@ class RollingFiles implements SinkWriter {
     return done;
   }
 
-  async #append(bytes: Buffer): Promise<void> {
+  async #append(pieces: readonly Buffer[]): Promise<void> {
     const { fsync, rollSize, directory } = this.#options;
     try {
       const file = (this.#file ??= await this.#create());
       if (file.torn) await this.#mend(file);
       file.torn = true;
-      await writeAt(file.handle.fd, bytes, file.length);
+      const written = await writeAt(file.handle.fd, pieces, file.length);
       if (fsync) {
         await file.handle.datasync();
         if (file.length === 0) await syncDirectory(directory);
       }
       file.torn = false;
-      file.length += bytes.length;
+      file.length += written;
       if (rollSize > 0 && file.length >= rollSize) await this.#roll(file);
     } catch (thrown) {
       // Now, so that nobody reads half a batch meanwhile; and before the next write, if it fails now.
@@ -204,17 +204,32 @@ class RollingFiles implements SinkWriter {
   }
 }
 
-/** Writes all of it. The callback of `fs` costs half as much as a FileHandle's promise. */
-const writeAt = async (fd: number, bytes: Buffer, position: number): Promise<void> => {
-  for (let at = 0; at < bytes.length;) {
-    at += await new Promise<number>((resolve, reject) =>
-      fs.write(fd, bytes, at, bytes.length - at, position + at, (cause, written) => {
+/** Writes all of it; resolves to its length. The callback of `fs` costs half as much as a FileHandle's promise. */
+const writeAt = async (fd: number, pieces: readonly Buffer[], position: number): Promise<number> => {
+  let at = position;
+  for (let rest = pieces; rest.length > 0;) {
+    const written = await new Promise<number>((resolve, reject) =>
+      fs.writev(fd, rest, at, (cause, count) => {
         if (cause !== null) reject(cause);
-        else if (written === 0) reject(new Error('the operating system takes no more bytes'));
-        else resolve(written);
+        else if (count === 0 && rest.some(piece => piece.length > 0))
+          reject(new Error('the operating system takes no more bytes'));
+        else resolve(count);
       }),
     );
+    at += written;
+    rest = behind(rest, written);
   }
+  return at - position;
+};
+
+/** What is left of the pieces after their first `count` bytes. */
+const behind = (pieces: readonly Buffer[], count: number): readonly Buffer[] => {
+  let [skipped, first] = [count, 0];
+  for (; first < pieces.length && skipped >= (pieces[first] as Buffer).length; first++)
+    skipped -= (pieces[first] as Buffer).length;
+  const rest = pieces.slice(first);
+  if (skipped > 0) rest[0] = (rest[0] as Buffer).subarray(skipped);
+  return rest;
 };
 
 /** So that a new file's name is as durable as its bytes. Windows cannot, and need not. */

@@ -85,7 +85,7 @@ export type TaildirOptions = z.input<typeof options>;
  * Follows files as they grow, are rotated, and come and go.
  *
  * **emits** the complete lines of one file, without `\n` or `\r\n`, as soon as there are any · **pauses** while its
- * deliveries are unsettled, with at most three reads of 256 KiB in memory · **completes** when it is stopped · **errors**
+ * deliveries are unsettled, with at most three reads of 512 KiB in memory · **completes** when it is stopped · **errors**
  * when the position file cannot be read.
  *
  * A file is known by its device and inode: renamed it goes on where it was, and a new file under its old name is read after
@@ -111,7 +111,7 @@ export const taildirSource = defineSource({
 });
 
 /** How much of a file is read before it is another one's turn. */
-const turnBytes = 4 * chunkSize;
+const turnBytes = 2 * chunkSize;
 
 /** How long a file without a path is still read: writers reopen their logs late. */
 const rotateWait = 5000;

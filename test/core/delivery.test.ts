@@ -72,6 +72,7 @@ describe('Batch', () => {
     expect(joined.events[2]).toBe(b.events[0]);
     expect(joined.byteLength).toBe(4 + 3 * 2);
     expect(Batch.concat([a, Batch.of([event('x')])]).block).toBeUndefined();
+    expect(Batch.concat([joined, block('d')]).block?.bytes.toString()).toBe('a\n\nccc\nd\n');
     const [, cut] = joined.split(1);
     expect(cut.events[1]).toBe(b.events[0]);
   });

@@ -78,6 +78,8 @@ const content = async (from = directory) => {
 };
 const series = Date.UTC(2024, 4, 3, 13, 46, 33);
 
+type Done = (cause: Error | null, written?: number) => void;
+
 describe('file_roll, files and their names', () => {
   it('appends batches to one file', async () => {
     const { put, flow, counters } = opened();
@@ -95,13 +97,14 @@ describe('file_roll, files and their names', () => {
   });
 
   it('writes a block as it is, in one write', async () => {
-    const write = vi.spyOn(fs, 'write');
+    const write = vi.spyOn(fs, 'writev');
     const { put } = opened();
     const bytes = Buffer.from('one\n\nthree\n');
     const batch = Batch.ofBlock({ bytes, ends: Uint32Array.of(3, 4, 10), headers: headers({}) });
     await put(batch);
     expect(write).toHaveBeenCalledTimes(1);
-    expect(write.mock.calls[0]![1]).toBe(bytes);
+    expect(write.mock.calls[0]![1]).toEqual([bytes]);
+    expect(write.mock.calls[0]![1][0]).toBe(bytes);
     await put(text('four', 'five'));
     expect(write).toHaveBeenCalledTimes(2);
     expect(await content()).toEqual({ [`${series}-1`]: 'one\n\nthree\nfour\nfive\n' });
@@ -277,25 +280,23 @@ describe('file_roll, when it cannot write', () => {
 
   /** Lets only so many bytes through, then fails; a write at the edge is a short one. */
   const full = (room: number) => {
-    const real = fs.write;
+    const real = fs.writev;
     const disk = { room, failed: 0 };
-    vi.spyOn(fs, 'write').mockImplementation(((
+    vi.spyOn(fs, 'writev').mockImplementation(((
       fd: number,
-      bytes: Buffer,
-      offset: number,
-      length: number,
+      pieces: readonly Buffer[],
       position: number,
-      done: (cause: Error | null, written?: number) => void,
+      done: Done,
     ) => {
       if (disk.room === 0) {
         disk.failed++;
         setImmediate(done, Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' }));
         return;
       }
-      const some = Math.min(length, disk.room);
-      disk.room -= some;
-      real(fd, bytes, offset, some, position, done);
-    }) as typeof fs.write);
+      const some = Buffer.concat(pieces).subarray(0, disk.room);
+      disk.room -= some.length;
+      real(fd, [some], position, done);
+    }) as typeof fs.writev);
     return disk;
   };
 
@@ -323,15 +324,9 @@ describe('file_roll, when it cannot write', () => {
   });
 
   it('writes the rest after a short write', async () => {
-    const real = fs.write;
-    vi.spyOn(fs, 'write').mockImplementation(((
-      fd: number,
-      bytes: Buffer,
-      offset: number,
-      length: number,
-      position: number,
-      done: (cause: Error | null, written?: number) => void,
-    ) => real(fd, bytes, offset, Math.min(length, 3), position, done)) as typeof fs.write);
+    const real = fs.writev;
+    vi.spyOn(fs, 'writev').mockImplementation(((fd: number, pieces: readonly Buffer[], position: number, done: Done) =>
+      real(fd, [Buffer.concat(pieces).subarray(0, 3)], position, done)) as typeof fs.writev);
     const { put } = opened();
     await put(text('first', 'second'));
     await put(text('third'));
@@ -380,7 +375,7 @@ describe('file_roll, when it cannot write', () => {
 
   it('tries again when no byte is taken, without an error', async () => {
     const { put, counters, time } = opened();
-    vi.spyOn(fs, 'write').mockImplementationOnce((...given: unknown[]) => {
+    vi.spyOn(fs, 'writev').mockImplementationOnce((...given: unknown[]) => {
       const done = given.at(-1) as (cause: null, written: number) => void;
       setImmediate(done, null, 0);
     });

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import type { Batch, FlumeEvent, Headers } from '../../core/event.ts';
+import { piecesOf, type Batch, type FlumeEvent, type Headers } from '../../core/event.ts';
 import { choice } from '../../core/options.ts';
 
-/** Makes the bytes of a batch, all at once. They may be the batch's own: to be written, not to be changed. */
-export type Serializer = (batch: Batch) => Buffer;
+/** Makes the bytes of a batch, in pieces to be written one behind the other. They may be the batch's own: not to be changed. */
+export type Serializer = (batch: Batch) => readonly Buffer[];
 
 /** The names of the serializers, as an option. */
 export const serializerChoice = choice(['TEXT', 'HEADER_AND_TEXT'], {
@@ -17,9 +17,18 @@ export const serializerChoice = choice(['TEXT', 'HEADER_AND_TEXT'], {
 
 /** `TEXT` writes bodies, `HEADER_AND_TEXT` headers as Java prints a map, a space, and the body; a newline behind each. */
 export const serializer = (kind: 'TEXT' | 'HEADER_AND_TEXT', appendNewline: boolean): Serializer => {
-  if (kind === 'HEADER_AND_TEXT') return ({ events }) => joined(events, headerTexts(events), appendNewline);
-  return batch => (appendNewline && batch.block?.bytes) || joined(batch.events, undefined, appendNewline);
+  if (kind === 'HEADER_AND_TEXT') return ({ events }) => [joined(events, headerTexts(events), appendNewline)];
+  return batch => {
+    const { blocks } = batch;
+    if (blocks === undefined || !appendNewline) return [joined(batch.events, undefined, appendNewline)];
+    const pieces = piecesOf(blocks);
+    // Many small pieces cost more than their copy.
+    return pieces.length > 1 && batch.byteLength / pieces.length < smallPiece ? [Buffer.concat(pieces)] : pieces;
+  };
 };
+
+/** Bytes, on average. */
+const smallPiece = 4096;
 
 const newline = 0x0a;
 

@@ -8,8 +8,11 @@ import { Batch, headers as makeHeaders, type Block, type FlumeEvent, type Header
 import { cutLines, partHeaders, withoutReturns } from '../../protocols/lines.ts';
 import type { TailFile } from './tail-file.ts';
 
-/** Bytes per read. Larger is hardly faster, and four of them are in memory at most. Lines up to this length are never cut. */
-export const chunkSize = 256 * 1024;
+/**
+ * Bytes per read; four of them are in memory at most. Half of it costs 12 % of the lines per second. Lines up to this
+ * length are never cut.
+ */
+export const chunkSize = 512 * 1024;
 
 const newline = 0x0a;
 

@@ -10,23 +10,36 @@ const block = (bodies: readonly string[], head = {}) => {
   return Batch.ofBlock({ bytes, ends, headers: headers(head) });
 };
 
+const bytesOf = (pieces: readonly Buffer[]) => Buffer.concat(pieces);
+
 describe('TEXT', () => {
   it('is bodies with a newline each', () => {
-    expect(serializer('TEXT', true)(Batch.of([event('a'), event(''), event('c\n')])).toString()).toBe('a\n\nc\n\n');
+    const batch = Batch.of([event('a'), event(''), event('c\n')]);
+    expect(bytesOf(serializer('TEXT', true)(batch)).toString()).toBe('a\n\nc\n\n');
   });
 
   it('or without', () => {
     const text = serializer('TEXT', false);
-    expect(text(Batch.of([event('a'), event(''), event('b')])).toString()).toBe('ab');
-    expect(text(block(['a', 'b'])).toString()).toBe('ab');
+    expect(bytesOf(text(Batch.of([event('a'), event(''), event('b')]))).toString()).toBe('ab');
+    expect(bytesOf(text(block(['a', 'b']))).toString()).toBe('ab');
   });
 
   it('is what a block has already', () => {
     const batch = block(['a', '', 'bc']);
-    expect(serializer('TEXT', true)(batch)).toBe(batch.block!.bytes);
+    const text = serializer('TEXT', true);
+    expect(text(batch)[0]).toBe(batch.block!.bytes);
     const [first, rest] = batch.split(1);
-    expect(serializer('TEXT', true)(first).toString()).toBe('a\n');
-    expect(serializer('TEXT', true)(rest).toString()).toBe('\nbc\n');
+    expect(bytesOf(text(first)).toString()).toBe('a\n');
+    expect(bytesOf(text(rest)).toString()).toBe('\nbc\n');
+    // Parts of one block are one piece, whatever the order in which they were put together.
+    expect(text(Batch.concat([first, rest]))).toEqual([batch.block!.bytes]);
+  });
+
+  it('is the blocks themselves when they are large, and one copy when they are small', () => {
+    const text = serializer('TEXT', true);
+    const large = [block(['a'.repeat(9000)]), block(['b'.repeat(9000)], { other: 'headers' })];
+    expect(text(Batch.concat(large)).map(piece => piece.buffer)).toEqual(large.map(one => one.block!.bytes.buffer));
+    expect(text(Batch.concat([block(['a']), block(['b'], { other: 'headers' })]))).toEqual([Buffer.from('a\nb\n')]);
   });
 
   test('bytes stay as they are', () => {
@@ -35,7 +48,7 @@ describe('TEXT', () => {
         const batch = Batch.of(bodies.map(body => event(Buffer.from(body))));
         const end = appendNewline ? [10] : [];
         const expected = Buffer.from(bodies.flatMap(body => [...body, ...end]));
-        expect(serializer('TEXT', appendNewline)(batch).equals(expected)).toBe(true);
+        expect(bytesOf(serializer('TEXT', appendNewline)(batch)).equals(expected)).toBe(true);
       }),
     );
   });
@@ -43,7 +56,7 @@ describe('TEXT', () => {
 
 describe('HEADER_AND_TEXT', () => {
   const write = serializer('HEADER_AND_TEXT', true);
-  const lines = (events: readonly FlumeEvent[]) => write(Batch.of(events)).toString();
+  const lines = (events: readonly FlumeEvent[]) => bytesOf(write(Batch.of(events))).toString();
 
   it('is headers as Java prints a map, a space, and the body', () => {
     // As real Flume wrote it for the same events.
