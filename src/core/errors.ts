@@ -27,6 +27,10 @@ export const errorCodes = {
     retriable: false,
     meaning: 'A file of our own could not be read; it was set aside under another name, never deleted.',
   },
+  MR_DATA_LOST: {
+    retriable: false,
+    meaning: 'Events that were safe once cannot be read any more; the message says how many and which.',
+  },
   MR_DELIVERY_LEAKED: {
     retriable: true,
     meaning: 'A delivery was garbage-collected unsettled: some operator dropped it. It is delivered again.',
@@ -35,16 +39,32 @@ export const errorCodes = {
     retriable: false,
     meaning: 'One event is larger than the limit of the component; raise the limit or dead-letter the event.',
   },
+  MR_FOREIGN_FILES: {
+    retriable: false,
+    meaning: 'A directory holds files of another program; it is left as it is. Choose an empty directory.',
+  },
   MR_FLOW_STOPPED: {
     retriable: true,
     meaning: 'The flow was aborted, or a stop ran out of time, before this was settled.',
   },
   MR_IO: { retriable: true, meaning: 'The operating system refused a file or socket operation; the cause says which.' },
+  MR_NEWER_FORMAT: {
+    retriable: false,
+    meaning: 'A file was written by a newer version; it is left as it is. Use that version.',
+  },
   MR_NO_ROUTE: { retriable: false, meaning: 'No case of a route matched and there is no default.' },
   MR_NOT_BUILT_IN: { retriable: false, meaning: 'A real Flume component that this version does not have yet.' },
   MR_OVERFLOW: {
     retriable: false,
     meaning: 'An Observable that cannot be slowed produced more than the capacity given to fromObservable.',
+  },
+  MR_LOCKED: {
+    retriable: true,
+    meaning: 'Another process uses this directory; stop it, or choose another directory.',
+  },
+  MR_DISK_FULL: {
+    retriable: true,
+    meaning: 'Less room is left on the disk than minimumRequiredSpace; it goes on when there is more.',
   },
   MR_SINK_FAILED: { retriable: true, meaning: 'A sink could not write, and its retry policy is spent.' },
   MR_SINK_USED: { retriable: false, meaning: 'A sink value belongs to one flow; make a new one for the next flow.' },

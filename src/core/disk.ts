@@ -1,0 +1,178 @@
+/**
+ * Files as a port. Whoever promises that something survives a crash writes through it, so that tests own the disk: they
+ * record what is written, make it fail, and build every state that a crash may leave.
+ *
+ * What a disk promises, and nothing more:
+ *
+ * - Written bytes survive the end of the process. They survive a power cut only after {@link DiskFile.sync}.
+ * - A name that was made, renamed or removed survives a power cut only after {@link Disk.syncDirectory}.
+ * - After a `sync` that failed nothing is known about what was written since the one before, and another `sync` that
+ *   succeeds proves nothing.
+ *
+ * @module
+ */
+import fs from 'node:fs';
+import { MillraceError, systemCode, toError } from './errors.ts';
+
+/** An open file. Calls may overlap; their order on the disk is then open. */
+export interface DiskFile {
+  readonly path: string;
+  /** Reads into all of `buffer`, from `position` on; fewer bytes only at the end of the file. Resolves to their number. */
+  read(buffer: Buffer, position: number): Promise<number>;
+  /** Writes the pieces one behind the other, all of them. When it fails any part of it may have been written. */
+  write(pieces: readonly Buffer[], position: number): Promise<void>;
+  /** Resolves when everything written before, and the file's length, would survive a power cut. */
+  sync(): Promise<void>;
+  truncate(length: number): Promise<void>;
+  size(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface Disk {
+  /** `read`: there must be one. `write`: to read and write, made if there is none. */
+  open(path: string, mode: 'read' | 'write'): Promise<DiskFile>;
+  /** Names in a directory; none if there is no such directory. */
+  list(directory: string): Promise<string[]>;
+  /** Replaces what has that name. */
+  rename(from: string, to: string): Promise<void>;
+  remove(path: string): Promise<void>;
+  /** With the directories above it. */
+  makeDirectory(directory: string): Promise<void>;
+  syncDirectory(directory: string): Promise<void>;
+  /** Bytes that may still be written where this directory is. */
+  free(directory: string): Promise<number>;
+}
+
+/** The machine's own. Errors are `MR_IO` and name the path; `cause` is the system's. */
+export const systemDisk: Disk = {
+  open: (path, mode) =>
+    named(path, async () => {
+      const flags = mode === 'read' ? fs.constants.O_RDONLY : fs.constants.O_RDWR | fs.constants.O_CREAT;
+      return new SystemFile(path, await fs.promises.open(path, flags));
+    }),
+  list: directory =>
+    named(directory, () =>
+      fs.promises.readdir(directory).catch((error: unknown) => {
+        if (systemCode(error) === 'ENOENT') return [];
+        throw error;
+      }),
+    ),
+  rename: (from, to) => named(from, () => fs.promises.rename(from, to)),
+  remove: path => named(path, () => fs.promises.rm(path)),
+  makeDirectory: directory =>
+    named(directory, async () => {
+      await fs.promises.mkdir(directory, { recursive: true });
+    }),
+  syncDirectory: directory =>
+    named(directory, async () => {
+      // Windows can not, and need not.
+      if (process.platform === 'win32') return;
+      const handle = await fs.promises.open(directory, 'r');
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    }),
+  free: directory =>
+    named(directory, async () => {
+      const { bavail, bsize } = await fs.promises.statfs(directory);
+      return bavail * bsize;
+    }),
+};
+
+class SystemFile implements DiskFile {
+  readonly path: string;
+  readonly #handle: fs.promises.FileHandle;
+
+  constructor(path: string, handle: fs.promises.FileHandle) {
+    this.path = path;
+    this.#handle = handle;
+  }
+
+  read(buffer: Buffer, position: number): Promise<number> {
+    return named(this.path, async () => {
+      let filled = 0;
+      while (filled < buffer.length) {
+        const { bytesRead } = await this.#handle.read(buffer, filled, buffer.length - filled, position + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return filled;
+    });
+  }
+
+  write(pieces: readonly Buffer[], position: number): Promise<void> {
+    return named(this.path, () => writeAt(this.#handle.fd, pieces, position));
+  }
+
+  sync(): Promise<void> {
+    return named(this.path, () => this.#handle.datasync());
+  }
+
+  truncate(length: number): Promise<void> {
+    return named(this.path, () => this.#handle.truncate(length));
+  }
+
+  size(): Promise<number> {
+    return named(this.path, async () => (await this.#handle.stat()).size);
+  }
+
+  close(): Promise<void> {
+    return named(this.path, () => this.#handle.close());
+  }
+}
+
+/** Writes all of it. The callback of `fs` costs half as much as a FileHandle's promise. */
+export const writeAt = async (fd: number, pieces: readonly Buffer[], position: number): Promise<void> => {
+  let at = position;
+  for (let rest = withoutFirst(pieces, 0); rest.length > 0;) {
+    const written = await new Promise<number>((resolve, reject) =>
+      fs.writev(fd, rest, at, (cause, count) => {
+        if (cause !== null) reject(cause);
+        else if (count === 0) reject(new Error('the operating system takes no more bytes'));
+        else resolve(count);
+      }),
+    );
+    at += written;
+    rest = withoutFirst(rest, written);
+  }
+};
+
+/** What is left of the pieces after their first `count` bytes; no empty ones. */
+const withoutFirst = (pieces: readonly Buffer[], count: number): readonly Buffer[] => {
+  let skipped = count;
+  const rest: Buffer[] = [];
+  for (const piece of pieces) {
+    if (skipped >= piece.length) skipped -= piece.length;
+    else rest.push(skipped === 0 ? piece : piece.subarray(skipped));
+    if (rest.length === 1) skipped = 0;
+  }
+  return rest;
+};
+
+const advice: Readonly<Record<string, string>> = {
+  ENOENT: 'Create it, or name another path.',
+  EACCES: 'Let this user read and write there, or name another path.',
+  EPERM: 'Let this user read and write there, or name another path.',
+  EROFS: 'The file system is read-only.',
+  ENOSPC: 'The disk is full. It goes on as soon as there is room.',
+  EDQUOT: 'The quota is used up. It goes on as soon as there is room.',
+  EMFILE: 'This process has too many files open; raise its limit (`ulimit -n`).',
+};
+
+/** Runs `act`; what it throws becomes an error that names the path and says what to do. */
+const named = async <R>(path: string, act: () => Promise<R>): Promise<R> => {
+  try {
+    return await act();
+  } catch (thrown) {
+    throw diskError(path, thrown);
+  }
+};
+
+export const diskError = (path: string, thrown: unknown): MillraceError => {
+  if (thrown instanceof MillraceError) return thrown;
+  const cause = toError(thrown);
+  const message = `${path}: ${cause.message}. ${advice[systemCode(cause) ?? ''] ?? ''}`.trim();
+  return new MillraceError('MR_IO', message, { cause });
+};

@@ -1,0 +1,520 @@
+/**
+ * A write-ahead log: batches go in at its end and are safe when {@link EventLog.append} resolves; they are read from the front,
+ * and ranges of them are done with in any order. See format.ts for what is in the files, recovery.ts for how they are opened.
+ *
+ * One loop writes: it takes everything that waits, writes it at once and syncs it at once, and only then tells those who
+ * wait. While it is at that, others come to wait; so one sync serves many, the more the busier it is.
+ *
+ * @module
+ */
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import type { Clock, Timer } from '../core/clock.ts';
+import { Deque } from '../core/deque.ts';
+import type { Disk, DiskFile } from '../core/disk.ts';
+import { MillraceError, toError } from '../core/errors.ts';
+import type { Batch } from '../core/event.ts';
+import type { Acked, Range } from './acked.ts';
+import {
+  encodeFrameHeader,
+  encodeSegmentHeader,
+  flag,
+  frameHeaderSize,
+  frameSize,
+  headerSize,
+  mostGroups,
+  putNumber,
+} from './format.ts';
+import { encodePayload } from './payload.ts';
+import { damagedName, decodeCheckpoint, recover, segmentPath, sparePath } from './recovery.ts';
+import { longestValue, Register } from './register.ts';
+import type { Segment } from './segment.ts';
+
+/** When a batch counts as safe. */
+export type Fsync = 'commit' | 'never' | { readonly interval: number };
+
+export interface LogOptions {
+  /** One or several; segments take turns. */
+  readonly dataDirs: readonly string[];
+  readonly checkpointDir: string;
+  readonly fsync: Fsync;
+  /** Bytes from which on a segment is full. */
+  readonly maxFileSize: number;
+  /** Bytes that must stay free on the disk. */
+  readonly minimumRequiredSpace: number;
+  /** How often the checkpoint is made safe from a power cut, in ms. */
+  readonly checkpointInterval: number;
+}
+
+/** What a log needs from outside. */
+export interface LogContext {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  /** Something is wrong that nobody waits for. */
+  readonly report: (problem: Error) => void;
+}
+
+/** Where a batch is. */
+export interface Place {
+  readonly seq: number;
+  readonly segment: Segment;
+  readonly offset: number;
+}
+
+interface Waiting {
+  readonly batch: Batch;
+  readonly done: (place: Place) => void;
+  readonly failed: (cause: Error) => void;
+}
+
+/** Bytes of one group, at most, unless a single batch is larger. */
+const groupSize = 4 * 1024 * 1024;
+
+/** Pieces up to this size are copied into one: writing many small ones costs more. */
+const smallPiece = 16 * 1024;
+
+/** Files that are kept to be used again. Two: one is being filled while the next is got ready. */
+const mostSpares = 2;
+
+/** How much is written before the free space is looked at again. */
+const spaceCheckBytes = 16 * 1024 * 1024;
+
+export class EventLog {
+  readonly id: Buffer;
+  readonly segments: Segment[];
+  /** How often the disk was asked to make something safe, and how many bytes it was given. */
+  readonly counters = { SyncCount: 0, BytesWritten: 0, LostEventCount: 0, CheckpointWriteErrorCount: 0 };
+
+  readonly #options: LogOptions;
+  readonly #context: LogContext;
+  readonly #acked: Acked;
+  #checkpoint!: Register;
+  #checkpointTimer: Timer;
+  /** The checkpoint on the disk is older than this. */
+  #checkpointDue = false;
+
+  /** Behind the last event that is safe. */
+  #end: number;
+  #bytes: number;
+  readonly #queue = new Deque<Waiting>();
+  #working: Promise<void> | undefined;
+  #active: { readonly segment: Segment; readonly file: DiskFile; group: number } | undefined;
+  /** A write has failed: what is behind the last safe frame must go before the next one. */
+  #torn = false;
+  #unsynced = false;
+  #syncTimer: Timer;
+  readonly #spares: string[];
+  #turn = 0;
+  #uncheckedBytes = Infinity;
+  #reclaiming: Promise<void> | undefined;
+  #closed = false;
+
+  private constructor(options: LogOptions, context: LogContext, found: Awaited<ReturnType<typeof recover>>) {
+    this.#options = options;
+    this.#context = context;
+    this.id = found.id ?? randomBytes(16);
+    this.segments = found.segments;
+    this.#spares = found.spares;
+    this.#acked = found.acked;
+    this.#end = found.end;
+    this.#bytes = found.bytes;
+  }
+
+  /** Opens it, makes whole what a crash has left, and reports what is missing. */
+  static async open(options: LogOptions, context: LogContext): Promise<EventLog> {
+    const { disk, report } = context;
+    const directories = [...new Set([...options.dataDirs, options.checkpointDir])];
+    for (const directory of directories) await disk.makeDirectory(directory);
+    const opened: { log?: EventLog } = {};
+    const path = join(options.checkpointDir, 'acked.checkpoint');
+    const checkpoint = await Register.open(disk, path, () => (opened.log as EventLog).#checkpointValue());
+    try {
+      const value = checkpoint.found === undefined ? undefined : decodeCheckpoint(checkpoint.found);
+      const found = await recover(disk, options.dataDirs, value);
+      const log = (opened.log = new EventLog(options, context, found));
+      log.#checkpoint = checkpoint;
+      for (const problem of found.problems) report(new MillraceError('MR_CORRUPT_FILE', problem));
+      if (checkpoint.damaged > 0)
+        report(
+          new MillraceError(
+            'MR_CORRUPT_FILE',
+            `${path}: ${checkpoint.damaged} of its 2 slots are damaged. ${value === undefined ? 'Everything that is held is delivered again.' : 'The other one counts.'}`,
+          ),
+        );
+      for (const range of found.lost) log.lose(range, 'its file is gone or was cut');
+      await log.#trimSpares();
+      // So that a log that was just made is known by its checkpoint, and its directories are there after a power cut.
+      await checkpoint.sync();
+      for (const directory of directories) await disk.syncDirectory(directory);
+      await log.#reclaim();
+      log.#checkpointLater();
+      return log;
+    } catch (thrown) {
+      await checkpoint.close();
+      throw thrown;
+    }
+  }
+
+  /** Behind the last event that is safe. */
+  get end(): number {
+    return this.#end;
+  }
+
+  /** The first event that is not done with. */
+  get start(): number {
+    return this.#acked.watermark;
+  }
+
+  /** Events that are safe and not done with. */
+  get events(): number {
+    return this.#end - this.#acked.events;
+  }
+
+  /** Their bytes, bodies and headers. */
+  get bytes(): number {
+    return this.#bytes - this.#acked.bytes;
+  }
+
+  /** Bytes of its files. */
+  get size(): number {
+    return this.segments.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** Which numbers are done with. */
+  get acked(): Pick<Acked, 'skip' | 'next'> {
+    return this.#acked;
+  }
+
+  /** Calls back, always later, when the batch is as safe as `fsync` says, or when it is not in at all. Batches become safe in order. */
+  append(batch: Batch, done: (place: Place) => void, failed: (cause: Error) => void): void {
+    this.#queue.push({ batch, done, failed });
+    this.#working ??= this.#work();
+  }
+
+  /** These events are done with. Survives the end of the process as soon as the system has it, a power cut from the next checkpoint on. */
+  done(range: Range): void {
+    this.#acked.add(range);
+    this.#checkpointDue = true;
+    this.#checkpoint.write().catch((thrown: unknown) => this.#checkpointFailed(thrown));
+    const [first] = this.segments;
+    if (first !== undefined && first.end <= this.#acked.watermark && first !== this.#active?.segment)
+      void this.#reclaim();
+  }
+
+  /** These events cannot be read. They are counted, reported, and done with. */
+  lose({ start, end, bytes }: Range, why: string): void {
+    for (let from = this.#acked.skip(start); from < end; from = this.#acked.skip(from)) {
+      const to = Math.min(end, this.#acked.next(from));
+      const share = from === start && to === end ? bytes : Math.floor((bytes * (to - from)) / (end - start));
+      this.counters.LostEventCount += to - from;
+      const message = `${to - from} events, numbers ${from} to ${to - 1}, are missing: ${why}.`;
+      this.#context.report(new MillraceError('MR_DATA_LOST', message));
+      this.done({ start: from, end: to, bytes: share });
+    }
+  }
+
+  /** Ends it: what waits is written, the checkpoint is made safe, the files are closed. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const { clock } = this.#context;
+    clock.cancel(this.#checkpointTimer);
+    clock.cancel(this.#syncTimer);
+    await this.#working;
+    await this.#reclaiming;
+    try {
+      await this.#seal();
+      if (this.#acked.watermark === this.#end) await this.#reclaim();
+      await this.#checkpoint.sync();
+    } finally {
+      await this.#checkpoint.close();
+    }
+  }
+
+  // --- writing
+
+  async #work(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const group = this.#nextGroup();
+      try {
+        const places = await this.#commit(group);
+        for (const [i, { done }] of group.entries()) done(places[i] as Place);
+      } catch (thrown) {
+        const cause = toError(thrown);
+        for (const { failed } of group) failed(cause);
+        // Nothing that came later may be in when this is not.
+        for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) next.failed(cause);
+      }
+    }
+    this.#working = undefined;
+  }
+
+  #nextGroup(): Waiting[] {
+    const group: Waiting[] = [];
+    let bytes = 0;
+    for (let next = this.#queue.peek(); next !== undefined; next = this.#queue.peek()) {
+      bytes += next.batch.byteLength;
+      if (group.length > 0 && bytes > groupSize) break;
+      group.push(next);
+      this.#queue.shift();
+    }
+    return group;
+  }
+
+  /** Writes a group, makes it safe, and only then lets it count. */
+  async #commit(group: readonly Waiting[]): Promise<Place[]> {
+    if (this.#torn) await this.#mend();
+    const active = await this.#room();
+    const { segment, file } = active;
+    const places: Place[] = [];
+    const pieces = new Pieces();
+    let [seq, bytes, offset] = [this.#end, this.#bytes, segment.length];
+    for (const [i, { batch }] of group.entries()) {
+      const { kind, pieces: payload, length } = encodePayload(batch);
+      places.push({ seq, segment, offset });
+      bytes += batch.byteLength;
+      const header = Buffer.allocUnsafe(frameHeaderSize);
+      const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
+      const fields = { length, kind, flags, count: batch.length, seq, group: active.group, bytesAfter: bytes };
+      encodeFrameHeader(header, fields, segment.header.salt, payload);
+      pieces.add(header);
+      for (const piece of payload) pieces.add(piece);
+      pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));
+      seq += batch.length;
+      offset += frameSize(length);
+    }
+    this.#torn = true;
+    await file.write(pieces.all(), segment.length);
+    // Without it a power cut takes what was just confirmed.
+    if (this.#options.fsync === 'commit') await this.#sync(file);
+    else this.#syncLater();
+    this.#torn = false;
+    this.counters.BytesWritten += offset - segment.length;
+    this.#uncheckedBytes += offset - segment.length;
+    active.group++;
+    segment.length = offset;
+    segment.end = this.#end = seq;
+    segment.bytesAfter = this.#bytes = bytes;
+    return places;
+  }
+
+  async #sync(file: DiskFile): Promise<void> {
+    this.counters.SyncCount++;
+    await file.sync();
+  }
+
+  /** The segment that is written to; a new one when there is none, or when it is full. */
+  async #room(): Promise<{ readonly segment: Segment; readonly file: DiskFile; group: number }> {
+    await this.#checkSpace();
+    const { maxFileSize } = this.#options;
+    if (this.#active !== undefined && (this.#active.segment.length >= maxFileSize || this.#active.group > mostGroups))
+      await this.#seal();
+    return (this.#active ??= await this.#begin());
+  }
+
+  async #checkSpace(): Promise<void> {
+    if (this.#uncheckedBytes < spaceCheckBytes) return;
+    const { dataDirs, minimumRequiredSpace } = this.#options;
+    for (const directory of dataDirs) {
+      const free = await this.#context.disk.free(directory);
+      if (free < minimumRequiredSpace)
+        throw new MillraceError(
+          'MR_DISK_FULL',
+          `Usable space exhausted: ${free} bytes are free in ${directory}, and minimumRequiredSpace is ${minimumRequiredSpace}.`,
+        );
+    }
+    this.#uncheckedBytes = 0;
+  }
+
+  async #begin(): Promise<{ readonly segment: Segment; readonly file: DiskFile; group: number }> {
+    const { disk } = this.#context;
+    const { dataDirs } = this.#options;
+    const directory = dataDirs[this.#turn++ % dataDirs.length] as string;
+    const header = {
+      id: this.id,
+      first: this.#end,
+      bytesBefore: this.#bytes,
+      salt: randomBytes(4).readUInt32LE(),
+      extra: Buffer.alloc(0),
+    };
+    const at = this.#spares.findIndex(path => path.startsWith(directory));
+    const from = at >= 0 ? (this.#spares[at] as string) : join(directory, 'new.segment');
+    const path = segmentPath(directory, this.#end);
+    const file = await disk.open(from, 'write');
+    try {
+      const bytes = encodeSegmentHeader(header);
+      await file.write([bytes], 0);
+      // Without it the name could be there after a power cut, and an old header under it.
+      await this.#sync(file);
+      await disk.rename(from, path);
+      // Without it the whole segment could be gone after a power cut.
+      await disk.syncDirectory(directory);
+    } catch (thrown) {
+      await file.close().catch(() => undefined);
+      throw thrown;
+    }
+    if (at >= 0) this.#spares.splice(at, 1);
+    const segment: Segment = {
+      directory,
+      path,
+      header,
+      end: header.first,
+      bytesAfter: header.bytesBefore,
+      length: headerSize,
+      damaged: false,
+    };
+    this.segments.push(segment);
+    return { segment, file, group: 1 };
+  }
+
+  /** No more is written to the active segment. */
+  async #seal(): Promise<void> {
+    if (this.#active === undefined) return;
+    if (this.#torn) return this.#mend();
+    const { file, segment } = this.#active;
+    // What is left of the file's former life goes, so that opening it need not look at it.
+    await file.truncate(segment.length);
+    if (this.#options.fsync !== 'never') await this.#sync(file);
+    this.#unsynced = false;
+    this.#active = undefined;
+    await file.close();
+  }
+
+  /**
+   * A write or a sync has failed, and nobody knows what of it is on the disk; asking again would prove nothing. It was not
+   * confirmed: it is cut off, and the next group goes to a new file.
+   */
+  async #mend(): Promise<void> {
+    const { disk } = this.#context;
+    if (this.#active === undefined) {
+      this.#torn = false;
+      return;
+    }
+    const { file, segment } = this.#active;
+    await file.truncate(segment.length);
+    await this.#sync(file);
+    this.#torn = false;
+    this.#active = undefined;
+    await file.close();
+    if (segment.end > segment.header.first) return;
+    // The next one will have its name.
+    this.segments.pop();
+    await disk.remove(segment.path);
+  }
+
+  #syncLater(): void {
+    const { fsync } = this.#options;
+    this.#unsynced = true;
+    if (typeof fsync === 'string' || this.#syncTimer !== undefined) return;
+    this.#syncTimer = this.#context.clock.after(fsync.interval, () => {
+      this.#syncTimer = undefined;
+      const file = this.#active?.file;
+      if (!this.#unsynced || file === undefined) return;
+      this.#unsynced = false;
+      this.#sync(file).catch((thrown: unknown) => {
+        // What was written since the last one may be lost by a power cut; it was confirmed, and can not be taken back.
+        this.#context.report(toError(thrown));
+      });
+    });
+  }
+
+  // --- done with
+
+  #checkpointValue(): Buffer {
+    const head = Buffer.alloc(32);
+    this.id.copy(head);
+    putNumber(head, this.#end, 16);
+    putNumber(head, this.#bytes, 24);
+    return Buffer.concat([head, this.#acked.encode(longestValue - head.length)]);
+  }
+
+  #checkpointLater(): void {
+    this.#checkpointTimer = this.#context.clock.after(
+      this.#options.checkpointInterval,
+      () => {
+        void this.#syncCheckpoint().then(() => {
+          if (!this.#closed) this.#checkpointLater();
+        });
+      },
+      true,
+    );
+  }
+
+  async #syncCheckpoint(): Promise<void> {
+    if (!this.#checkpointDue) return;
+    this.#checkpointDue = false;
+    await this.#checkpoint.sync().catch((thrown: unknown) => this.#checkpointFailed(thrown));
+  }
+
+  #checkpointFailed(thrown: unknown): void {
+    this.#checkpointDue = true;
+    this.counters.CheckpointWriteErrorCount++;
+    this.#context.report(toError(thrown));
+  }
+
+  /** Lets go of segments that are done with. Only when the checkpoint that says so is safe: else their events would be missing. */
+  #reclaim(): Promise<void> {
+    return (this.#reclaiming ??= this.#reclaimAll().finally(() => (this.#reclaiming = undefined)));
+  }
+
+  async #reclaimAll(): Promise<void> {
+    try {
+      let { watermark } = this.#acked;
+      await this.#checkpoint.sync();
+      for (let first = this.segments[0]; first !== undefined; first = this.segments[0]) {
+        if (first === this.#active?.segment) return;
+        if (first.end > watermark) {
+          if (first.end > this.#acked.watermark) return;
+          watermark = this.#acked.watermark;
+          await this.#checkpoint.sync();
+        }
+        await this.#letGo(first);
+        this.segments.shift();
+      }
+    } catch (thrown) {
+      this.#checkpointFailed(thrown);
+    }
+  }
+
+  async #letGo(segment: Segment): Promise<void> {
+    const { disk } = this.#context;
+    if (segment.damaged) await disk.rename(segment.path, damagedName(segment.path));
+    else if (this.#spares.length < mostSpares && !this.#closed) {
+      const path = sparePath(segment);
+      await disk.rename(segment.path, path);
+      this.#spares.push(path);
+    } else await disk.remove(segment.path);
+  }
+
+  async #trimSpares(): Promise<void> {
+    while (this.#spares.length > mostSpares) await this.#context.disk.remove(this.#spares.pop() as string);
+  }
+}
+
+const padding = Buffer.alloc(8);
+
+/** Pieces for one write; small ones are copied together. */
+class Pieces {
+  readonly #large: Buffer[] = [];
+  #small: Buffer[] = [];
+
+  add(piece: Buffer): void {
+    if (piece.length <= smallPiece) {
+      if (piece.length > 0) this.#small.push(piece);
+      return;
+    }
+    this.#flush();
+    this.#large.push(piece);
+  }
+
+  all(): readonly Buffer[] {
+    this.#flush();
+    return this.#large;
+  }
+
+  #flush(): void {
+    if (this.#small.length === 1) this.#large.push(this.#small[0] as Buffer);
+    else if (this.#small.length > 1) this.#large.push(Buffer.concat(this.#small));
+    this.#small = [];
+  }
+}

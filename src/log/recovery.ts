@@ -1,0 +1,224 @@
+/**
+ * Opening a log: what is there, what of it is still wanted, and where it ends. Nothing that is done with is read, and only
+ * the last segment is read through, so that the time this takes does not depend on how much is held.
+ *
+ * @module
+ */
+import { dirname, join } from 'node:path';
+import type { Disk, DiskFile } from '../core/disk.ts';
+import { MillraceError } from '../core/errors.ts';
+import { Acked, type Range } from './acked.ts';
+import { decodeFrameHeader, decodeSegmentHeader, frameHeaderSize, frameSize, getNumber, headerSize } from './format.ts';
+import { firstOf, FrameReader, segmentName, type Segment } from './segment.ts';
+
+/** What the checkpoint says: which log it belongs to, where that ended, and what of it was done with. */
+export interface Checkpoint {
+  readonly id: Buffer;
+  readonly end: number;
+  readonly bytes: number;
+  readonly acked: Acked;
+}
+
+const checkpointHeader = 32;
+
+export const decodeCheckpoint = (value: Buffer): Checkpoint => ({
+  id: Buffer.from(value.subarray(0, 16)),
+  end: getNumber(value, 16),
+  bytes: getNumber(value, 24),
+  acked: Acked.decode(value.subarray(checkpointHeader)),
+});
+
+/** A log as it was found, made whole. */
+export interface Recovered {
+  readonly id: Buffer | undefined;
+  readonly segments: Segment[];
+  /** Files that can be used again. */
+  readonly spares: string[];
+  readonly acked: Acked;
+  /** The number of the next event, and the bytes of all before it. */
+  readonly end: number;
+  readonly bytes: number;
+  /** Events that should be there and are not. */
+  readonly lost: Range[];
+  /** What was found that should not be, in sentences. */
+  readonly problems: string[];
+}
+
+export const spareName = (first: number): string => `${String(first).padStart(20, '0')}.spare`;
+const isSpare = (name: string): boolean => /^\d{20}\.spare$/.test(name);
+/** Kept, under this name, because something in it could not be read. */
+export const damagedName = (path: string): string => `${path}.damaged`;
+
+/** Reads the directories and makes whole what a crash has left. Doing it again finds the same. */
+export const recover = async (
+  disk: Disk,
+  directories: readonly string[],
+  checkpoint: Checkpoint | undefined,
+): Promise<Recovered> => {
+  const problems: string[] = [];
+  const found = await Promise.all(directories.map(directory => look(disk, directory, problems)));
+  const segments = found.flatMap(({ segments: some }) => some).sort((a, b) => a.header.first - b.header.first);
+  const spares = found.flatMap(({ spares: some }) => some);
+  const id = idOf(segments, checkpoint);
+  const trusted = checkpoint !== undefined && id !== undefined && checkpoint.id.equals(id) ? checkpoint : undefined;
+  if (checkpoint !== undefined && trusted === undefined)
+    problems.push('The checkpoint belongs to another log and does not count: everything that is held is delivered.');
+
+  const begun = await endOfLast(disk, segments, problems);
+  for (const [i, segment] of segments.entries()) {
+    const next = segments[i + 1];
+    if (next === undefined) continue;
+    segment.end = next.header.first;
+    segment.bytesAfter = next.header.bytesBefore;
+  }
+
+  const [first] = segments;
+  const last = segments.at(-1);
+  const acked = trusted?.acked ?? new Acked(first?.header.first, first?.header.bytesBefore);
+  const lost: Range[] = [];
+  const miss = (range: Range) => {
+    if (range.end > range.start) lost.push(range);
+  };
+  // Before the first segment, between two, and behind the last: what the numbers say was there.
+  if (first !== undefined && first.header.first > acked.watermark)
+    miss({ start: acked.watermark, end: first.header.first, bytes: Math.max(0, first.header.bytesBefore - acked.bytes) });
+  const end = Math.max(last?.end ?? 0, trusted?.end ?? 0, acked.watermark, begun?.first ?? 0);
+  const bytes = Math.max(last?.bytesAfter ?? 0, trusted?.bytes ?? 0, acked.bytes, begun?.bytesBefore ?? 0);
+  const known = Math.max(last?.end ?? acked.watermark, acked.watermark);
+  miss({ start: known, end, bytes: Math.max(0, bytes - Math.max(last?.bytesAfter ?? acked.bytes, acked.bytes)) });
+  return { id, segments, spares, acked, end, bytes, lost, problems };
+};
+
+const idOf = (segments: readonly Segment[], checkpoint: Checkpoint | undefined): Buffer | undefined => {
+  const id = segments[0]?.header.id ?? checkpoint?.id;
+  const other = segments.find(({ header }) => id !== undefined && !header.id.equals(id));
+  if (other !== undefined)
+    throw new MillraceError(
+      'MR_FOREIGN_FILES',
+      `${other.path} belongs to another log than ${segments[0]?.path}. Each log needs directories of its own; move one of them.`,
+    );
+  return id;
+};
+
+/** The segments and spares of one directory. */
+const look = async (disk: Disk, directory: string, problems: string[]) => {
+  const segments: Segment[] = [];
+  const spares: string[] = [];
+  for (const name of (await disk.list(directory)).sort()) {
+    const path = join(directory, name);
+    if (isSpare(name)) spares.push(path);
+    const first = firstOf(name);
+    if (first === undefined) continue;
+    const file = await disk.open(path, 'read');
+    const bytes = Buffer.alloc(headerSize);
+    const size = await file.read(bytes, 0);
+    await file.close();
+    const header = decodeSegmentHeader(bytes, path);
+    if (header?.first === first) segments.push(described(directory, path, header));
+    else if (header === undefined && bytes.subarray(0, size).every(byte => byte === 0)) {
+      // A header is safe before its file gets this name. Zeros are a file system's own loss, and there was nothing in it.
+      await disk.remove(path);
+    } else {
+      await disk.rename(path, damagedName(path));
+      problems.push(`${path} does not begin like a segment; it was renamed to ${damagedName(path)}.`);
+    }
+  }
+  return { segments, spares };
+};
+
+const described = (directory: string, path: string, header: Segment['header']): Segment => ({
+  directory,
+  path,
+  header,
+  end: header.first,
+  bytesAfter: header.bytesBefore,
+  length: headerSize,
+  damaged: false,
+});
+
+/**
+ * Finds the end of the last segment and cuts off what is behind it. Without a frame the file is removed, and the one before
+ * is the last; returns the header of the one that was removed, which says where that should end.
+ */
+const endOfLast = async (
+  disk: Disk,
+  segments: Segment[],
+  problems: string[],
+): Promise<Segment['header'] | undefined> => {
+  let removed: Segment['header'] | undefined;
+  for (let last = segments.at(-1); last !== undefined; last = segments.at(-1)) {
+    const file = await disk.open(last.path, 'write');
+    try {
+      await scan(file, last);
+      await cutTail(disk, file, last, problems);
+      // What was read may not be safe yet, and will be delivered.
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    if (last.end > last.header.first) break;
+    removed ??= last.header;
+    segments.pop();
+    await disk.remove(last.path);
+  }
+  return removed;
+};
+
+/** Goes through all frames of a segment; what is damaged in the middle is left for whoever reads it. */
+const scan = async (file: DiskFile, segment: Segment): Promise<void> => {
+  const reader = new FrameReader(file, segment.header);
+  for (;;) {
+    for (let frame = await reader.next(); frame !== undefined; frame = await reader.next()) take(segment, reader, frame.header.bytesAfter);
+    // In the middle of its last group a crash may have left anything. A later group proves that this one was safe.
+    const { group } = reader;
+    const probe = new FrameReader(file, segment.header, reader.offset, reader.seq);
+    probe.group = group;
+    let later = await probe.find();
+    while (later !== undefined && later.header.group <= group) later = (await probe.next()) ?? (await probe.find());
+    if (later === undefined) return;
+    segment.damaged = true;
+    reader.offset = probe.offset;
+    reader.seq = probe.seq;
+    reader.group = probe.group;
+    take(segment, reader, later.header.bytesAfter);
+  }
+};
+
+const take = (segment: Segment, { offset, seq }: FrameReader, bytesAfter: number): void => {
+  segment.length = offset;
+  segment.end = seq;
+  segment.bytesAfter = bytesAfter;
+};
+
+/** Cuts the file behind its last frame. What looks like the beginning of another frame is kept aside. */
+const cutTail = async (disk: Disk, file: DiskFile, segment: Segment, problems: string[]): Promise<void> => {
+  const size = await file.size();
+  if (size <= segment.length) return;
+  const head = Buffer.alloc(frameHeaderSize);
+  await file.read(head, segment.length);
+  const { seq, length, count } = decodeFrameHeader(head, 0);
+  if (seq === segment.end && count > 0) {
+    const torn = Buffer.alloc(Math.min(frameSize(length), size - segment.length, mostKept));
+    await file.read(torn, segment.length);
+    const path = `${segment.path}.torn`;
+    const aside = await disk.open(path, 'write');
+    try {
+      await aside.write([torn], 0);
+      await aside.truncate(torn.length);
+    } finally {
+      await aside.close();
+    }
+    problems.push(
+      `${segment.path} ends in the middle of a put of ${count} events, which was never confirmed; its ${torn.length} bytes are kept in ${path}.`,
+    );
+  }
+  await file.truncate(segment.length);
+};
+
+/** Bytes of a torn tail that are kept. */
+const mostKept = 16 * 1024 * 1024;
+
+/** Where a new segment that begins with this event goes. */
+export const segmentPath = (directory: string, first: number): string => join(directory, segmentName(first));
+
+export const sparePath = ({ path, header }: Segment): string => join(dirname(path), spareName(header.first));
