@@ -15,18 +15,25 @@ import type { Batch, FlumeEvent } from './event.ts';
 import { channelCounters, type ChannelCounters } from './metrics.ts';
 import { parseOptions } from './options.ts';
 import { Outlet, type Entry, type MaxInFlight, type Redelivery, type Supply } from './outlet.ts';
-import { currentScope, inScope, type Scope } from './scope.ts';
+import { currentScope, inScope, type Context, type Scope } from './scope.ts';
 
-/** Where a channel keeps its batches. Not concurrent: the channel calls one method at a time. */
+/** Where a channel keeps its batches. */
 export interface Store<T = FlumeEvent> {
   /** The most that is ever held. */
   readonly capacity: { readonly events: number; readonly bytes: number };
   /** Events held: put, and not done with. */
   readonly events: number;
   readonly bytes: number;
-  /** Called once, before anything else; `wake` is for a store that finds something to take, or room, by itself. */
-  open?(wake: () => void): void | Promise<void>;
-  /** Takes over the batch, all of it; there is room. Returns when it is as durable as the channel promises. */
+  /** What it holds survives {@link close}: it is there when the next one opens. */
+  readonly durable?: boolean;
+  /** Its own, shown with the channel's. */
+  readonly counters?: Readonly<Record<string, number>>;
+  /** Called once, before anything else. */
+  open?(context: StoreContext): void | Promise<void>;
+  /**
+   * Takes over the batch, all of it; there is room. Returns when it is as durable as the channel promises. Others may be put
+   * meanwhile: they are in after it, and are not when it is not.
+   */
   put(batch: Batch<T>): void | Promise<void>;
   /** The first batch in line, cut or joined to at most `maxEvents`; undefined if there is none, or it is over `maxBytes`. */
   take(maxEvents: number, maxBytes: number): Entry<T> | undefined;
@@ -35,6 +42,14 @@ export interface Store<T = FlumeEvent> {
   /** All of the entry but `rest` is done with. */
   done(entry: Entry<T>, rest: Batch<T> | undefined): void;
   close?(): void | Promise<void>;
+}
+
+/** What a store may use from outside. */
+export interface StoreContext extends Context {
+  /** The channel's. */
+  readonly name: string;
+  /** Call it when there is something to take, or room, that nobody was told of. */
+  readonly wake: () => void;
 }
 
 export interface ChannelOptions {
@@ -54,13 +69,19 @@ export interface OutputOptions {
   readonly redelivery?: Redelivery | undefined;
 }
 
-/** Something that waits for room, and how much of it is in already. */
+/** A delivery that is being put, part by part. */
 interface Waiting<T> {
   readonly delivery: Delivery<T>;
-  /** Not yet put. */
+  /** Not yet given to the store. */
   rest: Batch<T> | undefined;
-  /** Events that can never be put. */
-  tooLarge: T[];
+  /** Events that the store has. */
+  put: number;
+  /** Parts that the store is at. */
+  pending: number;
+  /** Which events can never be put. */
+  readonly tooLarge: number[];
+  /** It was refused: what of it is in by then stays in, and comes twice. */
+  refused: boolean;
   /** Since when it waits; the clock starts again with each part that goes in. */
   since: number;
   timer: Timer;
@@ -89,13 +110,15 @@ export class Channel<T = FlumeEvent> {
   readonly #name: string;
   readonly #transactionCapacity: number;
   readonly #keepAlive: number | undefined;
+  /** In order of arrival. Those of which the store has been given everything have left. */
   readonly #waiting = new Deque<Waiting<T>>();
+  /** Given to the store, and not in yet. */
+  readonly #pending = { puts: 0, events: 0, bytes: 0 };
   readonly #outputs: Output<T>[] = [];
   readonly #letGo: () => void;
   #inputs = 0;
-  #putting = false;
-  /** What the store is at: it opens, or puts. */
-  #busy: Promise<void> | undefined;
+  #opening: Promise<void> | undefined;
+  #idle: (() => void) | undefined;
   #opened = false;
   #ended = false;
   #failure: Error | undefined;
@@ -121,6 +144,8 @@ export class Channel<T = FlumeEvent> {
         return (100 * store.events) / store.capacity.events;
       },
     });
+    for (const name of Object.keys(store.counters ?? {}))
+      Object.defineProperty(this.counters, name, { enumerable: true, get: () => store.counters?.[name] });
     this.#letGo = scope.ledger.hold(() => store.events);
     this.closed = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -190,28 +215,43 @@ export class Channel<T = FlumeEvent> {
 
   async #close(): Promise<void> {
     this.#closing = true;
-    const full = new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} was closed.`);
+    const closed = new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} was closed.`);
     for (let waiting = this.#waiting.shift(); waiting !== undefined; waiting = this.#waiting.shift())
-      this.#refuse(waiting, full);
+      this.#refuse(waiting, closed);
     for (const output of this.#outputs) output.leave();
     this.counters.StopTime = this.#scope.clock.now();
+    await this.#opening?.catch(() => undefined);
+    if (this.#pending.puts > 0) await new Promise<void>(resolve => (this.#idle = resolve));
+    const { ledger } = this.#scope;
     try {
-      await this.#busy?.catch(() => undefined);
       await this.#store.close?.();
       this.#resolve();
     } catch (thrown) {
       this.#reject(toError(thrown));
     }
-    this.#scope.ledger.dropped += this.#store.events;
+    if (this.#store.durable === true) ledger.kept += this.#store.events;
+    else ledger.dropped += this.#store.events;
     this.#letGo();
   }
 
   async #open(): Promise<void> {
+    const { clock, random, log, metrics, ledger, disk } = this.#scope;
     try {
-      const opening = this.#store.open?.(() => this.#wake());
-      if (opening !== undefined) await (this.#busy = opening);
+      const opening = this.#store.open?.({
+        clock,
+        random,
+        log,
+        metrics,
+        ledger,
+        disk,
+        name: this.#name,
+        wake: () => this.#wake(),
+      });
+      if (opening !== undefined) await (this.#opening = opening);
+      // What is there already came from another life of this flow.
+      ledger.kept -= this.#store.events;
       this.#opened = true;
-      this.counters.StartTime = this.#scope.clock.now();
+      this.counters.StartTime = clock.now();
       this.#wake();
     } catch (thrown) {
       this.#failure = toError(thrown);
@@ -224,20 +264,28 @@ export class Channel<T = FlumeEvent> {
 
   #accept(delivery: Delivery<T>): void {
     this.counters.EventPutAttemptCount += delivery.length;
-    const since = this.#keepAlive === undefined ? 0 : this.#scope.clock.now();
-    const waiting: Waiting<T> = { delivery, rest: delivery.batch, tooLarge: [], since, timer: undefined };
+    const waiting: Waiting<T> = {
+      delivery,
+      rest: delivery.batch,
+      put: 0,
+      pending: 0,
+      tooLarge: [],
+      refused: false,
+      since: this.#keepAlive === undefined ? 0 : this.#scope.clock.now(),
+      timer: undefined,
+    };
     if (this.#closing) return this.#refuse(waiting, new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} is closed.`));
     this.#waiting.push(waiting);
     this.#putWaiting();
   }
 
-  /** Puts what waits, first come first served, until there is no room. One put at a time keeps the order. */
+  /** Gives the store what waits, first come first served, until there is no room. */
   #putWaiting(): void {
-    while (!this.#putting && this.#opened) {
+    while (this.#opened) {
       const waiting = this.#waiting.peek();
       if (waiting === undefined) return;
-      if (!waiting.delivery.live) this.#overtaken(waiting);
-      else if (waiting.rest === undefined) this.#settle(waiting);
+      if (waiting.rest === undefined) this.#leaveLine(waiting);
+      else if (!waiting.delivery.live) this.#overtaken(waiting);
       else {
         const part = this.#nextPart(waiting.rest);
         if (part.byteLength > this.#store.capacity.bytes) this.#skip(waiting, part);
@@ -255,8 +303,9 @@ export class Channel<T = FlumeEvent> {
   }
 
   #skip(waiting: Waiting<T>, part: Batch<T>): void {
-    waiting.tooLarge.push(waiting.delivery.events[waiting.delivery.length - (waiting.rest?.length ?? 0)] as T);
+    waiting.tooLarge.push(waiting.delivery.length - (waiting.rest?.length ?? 0));
     this.#advance(waiting, part);
+    if (waiting.rest === undefined && waiting.pending === 0) this.#settle(waiting);
   }
 
   #advance(waiting: Waiting<T>, part: Batch<T>): void {
@@ -264,10 +313,81 @@ export class Channel<T = FlumeEvent> {
     waiting.rest = rest !== undefined && part.length < rest.length ? rest.split(part.length)[1] : undefined;
   }
 
+  #fits(part: Batch<T>): boolean {
+    const { events, bytes, capacity } = this.#store;
+    return (
+      events + this.#pending.events + part.length <= capacity.events &&
+      bytes + this.#pending.bytes + part.byteLength <= capacity.bytes
+    );
+  }
+
+  #put(waiting: Waiting<T>, part: Batch<T>): void {
+    this.#scope.clock.cancel(waiting.timer);
+    waiting.timer = undefined;
+    this.#advance(waiting, part);
+    let put: void | Promise<void>;
+    try {
+      put = this.#store.put(part);
+    } catch (thrown) {
+      return this.#notPut(waiting, toError(thrown));
+    }
+    if (put === undefined) return this.#wasPut(waiting, part);
+    waiting.pending++;
+    this.#pend(part, 1);
+    put.then(
+      () => {
+        waiting.pending--;
+        this.#pend(part, -1);
+        this.#wasPut(waiting, part);
+        this.#putWaiting();
+      },
+      (thrown: unknown) => {
+        waiting.pending--;
+        this.#pend(part, -1);
+        this.#notPut(waiting, toError(thrown));
+        this.#putWaiting();
+      },
+    );
+  }
+
+  #pend(part: Batch<T>, sign: 1 | -1): void {
+    this.#pending.puts += sign;
+    this.#pending.events += sign * part.length;
+    this.#pending.bytes += sign * part.byteLength;
+    if (this.#pending.puts === 0) this.#idle?.();
+  }
+
+  #wasPut(waiting: Waiting<T>, part: Batch<T>): void {
+    this.counters.EventPutSuccessCount += part.length;
+    const { delivery } = waiting;
+    const { ledger } = delivery;
+    // It was nacked, and this is in nevertheless.
+    if (waiting.refused) return ledger.changed(0, part.length);
+    waiting.put += part.length;
+    if (this.#keepAlive !== undefined) waiting.since = this.#scope.clock.now();
+    ledger.partly += part.length;
+    if (ledger !== this.#scope.ledger) {
+      // From one flow's books into another's.
+      ledger.delivered += part.length;
+      this.#scope.ledger.accepted += part.length;
+    }
+    // Settle first: whoever is woken may look at the books.
+    if (waiting.rest === undefined && waiting.pending === 0) this.#settle(waiting);
+    this.#wake();
+  }
+
+  /** What was behind it is not in either: it is told of all that at once. */
+  #notPut(waiting: Waiting<T>, cause: Error): void {
+    if (waiting.refused) return;
+    if (this.#waiting.peek() === waiting) this.#leaveLine(waiting);
+    this.#refuse(waiting, cause);
+  }
+
   /** The last part is in. */
   #settle(waiting: Waiting<T>): void {
     const { delivery, tooLarge } = waiting;
-    this.#leaveLine(waiting);
+    if (!delivery.live) return this.#overtaken(waiting);
+    if (this.#waiting.peek() === waiting) this.#leaveLine(waiting);
     this.#unbook(waiting);
     if (tooLarge.length === 0) delivery.ack();
     else {
@@ -277,71 +397,15 @@ export class Channel<T = FlumeEvent> {
           'MR_EVENT_TOO_LARGE',
           `an event is larger than ${limit} bytes, the byteCapacity of ${this.#name}, and can never fit.`,
         ),
-        tooLarge,
+        tooLarge.map(at => delivery.events[at] as T),
       );
     }
   }
 
   /** Its emitter took it back and will offer it again. */
   #overtaken(waiting: Waiting<T>): void {
-    this.#leaveLine(waiting);
+    if (this.#waiting.peek() === waiting) this.#leaveLine(waiting);
     this.#refuse(waiting, new MillraceError('MR_CHANNEL_CLOSED', 'the delivery was taken back by its emitter.'));
-  }
-
-  #fits(part: Batch<T>): boolean {
-    const { events, bytes, capacity } = this.#store;
-    return events + part.length <= capacity.events && bytes + part.byteLength <= capacity.bytes;
-  }
-
-  #put(waiting: Waiting<T>, part: Batch<T>): void {
-    this.#scope.clock.cancel(waiting.timer);
-    waiting.timer = undefined;
-    let put: void | Promise<void>;
-    try {
-      put = this.#store.put(part);
-    } catch (thrown) {
-      return this.#notPut(waiting, toError(thrown));
-    }
-    if (put === undefined) return this.#wasPut(waiting, part);
-    this.#putting = true;
-    this.#busy = put;
-    put.then(
-      () => {
-        this.#putting = false;
-        this.#wasPut(waiting, part);
-        this.#putWaiting();
-      },
-      (thrown: unknown) => {
-        this.#putting = false;
-        this.#notPut(waiting, toError(thrown));
-        this.#putWaiting();
-      },
-    );
-  }
-
-  #wasPut(waiting: Waiting<T>, part: Batch<T>): void {
-    this.counters.EventPutSuccessCount += part.length;
-    const { ledger } = waiting.delivery;
-    // Closed meanwhile: it was nacked, and is in nevertheless.
-    if (this.#waiting.peek() !== waiting) return ledger.changed(0, part.length);
-    this.#advance(waiting, part);
-    if (this.#keepAlive !== undefined) waiting.since = this.#scope.clock.now();
-    ledger.partly += part.length;
-    if (ledger !== this.#scope.ledger) {
-      // From one flow's books into another's.
-      ledger.delivered += part.length;
-      this.#scope.ledger.accepted += part.length;
-    }
-    // Settle first: whoever is woken may look at the books.
-    if (waiting.rest === undefined && waiting.delivery.live) this.#settle(waiting);
-    this.#wake();
-  }
-
-  #notPut(waiting: Waiting<T>, cause: Error): void {
-    // Closed meanwhile: it has been told.
-    if (this.#waiting.peek() !== waiting) return;
-    this.#leaveLine(waiting);
-    this.#refuse(waiting, cause);
   }
 
   #wait(waiting: Waiting<T>): void {
@@ -365,21 +429,22 @@ export class Channel<T = FlumeEvent> {
     this.#scope.clock.cancel(waiting.timer);
   }
 
-  /** The emitter's count is right again once it has been told; returns how much was in. */
-  #unbook({ delivery, rest, tooLarge }: Waiting<T>): number {
-    const put = delivery.length - (rest?.length ?? 0) - tooLarge.length;
+  /** The emitter's count is right again once it has been told. */
+  #unbook({ delivery, put }: Waiting<T>): void {
     delivery.ledger.partly -= put;
-    return put;
   }
 
+  /** Nacks all that is not in. What the store is at may be in later: it comes twice then. */
   #refuse(waiting: Waiting<T>, cause: Error): void {
-    const { delivery, rest, tooLarge, timer } = waiting;
+    const { delivery, tooLarge, timer, put } = waiting;
     this.#scope.clock.cancel(timer);
-    const isIn = this.#unbook(waiting);
-    const put = delivery.length - (rest?.length ?? 0);
-    const told = delivery.nack(cause, put === 0 ? undefined : [...tooLarge, ...delivery.events.slice(put)]);
+    waiting.refused = true;
+    this.#unbook(waiting);
+    let isIn = put;
+    const failed = put === 0 ? undefined : delivery.events.filter((_, at) => tooLarge.includes(at) || isIn-- <= 0);
+    const told = delivery.nack(cause, failed);
     // Taken back already: all of it will be offered again, and what is in will come twice.
-    if (!told) delivery.ledger.changed(0, isIn);
+    if (!told) delivery.ledger.changed(0, put);
   }
 
   // --- taking
@@ -403,7 +468,7 @@ export class Channel<T = FlumeEvent> {
       this.#opened &&
       !this.#closing &&
       this.#waiting.length === 0 &&
-      !this.#putting &&
+      this.#pending.puts === 0 &&
       this.#store.events === 0
     ) {
       this.#complete();

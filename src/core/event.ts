@@ -66,6 +66,14 @@ const eventsOf = ({ bytes, ends, headers: head }: Block): FlumeEvent[] => {
   return events;
 };
 
+/** Where events are in a log: the number of the first, and how many follow each other. */
+export interface Position {
+  /** Which log. */
+  readonly log: string;
+  readonly first: number;
+  readonly count: number;
+}
+
 /** Events that travel together: never empty, never changed. A block's events are made when somebody first asks. */
 export class Batch<T = FlumeEvent> {
   readonly length: number;
@@ -77,6 +85,7 @@ export class Batch<T = FlumeEvent> {
   #offset = 0;
   /** Of a block that was put together: its parts, for the same reason. */
   #parts: readonly Batch<T>[] | undefined;
+  #positions: readonly Position[] | undefined;
 
   private constructor(length: number, events: readonly T[] | undefined, block: Block | undefined) {
     this.length = length;
@@ -119,6 +128,21 @@ export class Batch<T = FlumeEvent> {
     return blocks;
   }
 
+  /** Where the events are in the log that they come from, in order; undefined if they come from none, or were changed since. */
+  get positions(): readonly Position[] | undefined {
+    if (this.#positions === undefined && this.#parts !== undefined) {
+      const all = this.#parts.map(part => part.positions);
+      if (all.every(some => some !== undefined)) this.#positions = all.flat();
+    }
+    return this.#positions;
+  }
+
+  /** Says that the events are in this log, at these numbers. */
+  placed(positions: readonly Position[]): this {
+    this.#positions = positions;
+    return this;
+  }
+
   /** Bodies and headers together; what limits in bytes count. */
   get byteLength(): number {
     if (this.#byteLength < 0) {
@@ -148,6 +172,16 @@ export class Batch<T = FlumeEvent> {
 
   /** The first `count` events and the rest; both parts must get at least one. */
   split(count: number): [Batch<T>, Batch<T>] {
+    const { positions } = this;
+    if (positions !== undefined) {
+      const [first, second] = this.#halves(count);
+      const [before, after] = cutPositions(positions, count);
+      return [first.placed(before), second.placed(after)];
+    }
+    return this.#halves(count);
+  }
+
+  #halves(count: number): [Batch<T>, Batch<T>] {
     if (this.block === undefined) return [Batch.of(this.events.slice(0, count)), Batch.of(this.events.slice(count))];
     const { bytes, ends, headers: head } = this.block;
     const cut = (ends[count - 1] as number) + 1;
@@ -183,6 +217,18 @@ export class Batch<T = FlumeEvent> {
     return eventsOf(this.#block as Block) as readonly unknown[] as readonly T[];
   }
 }
+
+const cutPositions = (positions: readonly Position[], count: number): [Position[], Position[]] => {
+  const [before, after]: [Position[], Position[]] = [[], []];
+  let left = count;
+  for (const { log, first, count: here } of positions) {
+    const some = Math.min(left, here);
+    if (some > 0) before.push({ log, first, count: some });
+    if (some < here) after.push({ log, first: first + some, count: here - some });
+    left -= some;
+  }
+  return [before, after];
+};
 
 /** Not flatMap: a slow sink's channel spends most of its time here. */
 const eventsOfAll = <T>(batches: readonly Batch<T>[], length: number): T[] => {

@@ -1,10 +1,11 @@
 /**
  * The books of a flow. At any quiet moment
  *
- *     accepted + copied = delivered + held + rejected + filtered + dropped
+ *     accepted + copied = delivered + held + rejected + filtered + dropped + kept
  *
  * where `held` is asked of whoever holds events (sources with unsettled deliveries, channels), and everything else is
- * counted when it happens. `copied` is zero unless a stage multiplies events or something is delivered again.
+ * counted when it happens. `copied` is zero unless a stage multiplies events or something is delivered again; `kept` unless
+ * there is a durable channel.
  *
  * @module
  */
@@ -21,6 +22,8 @@ export class Ledger {
   dropped = 0;
   /** Events that exist more often than they were accepted: replicated, expanded, or delivered again. */
   copied = 0;
+  /** Events that a durable channel had when it was closed, less those that it had when it was opened. */
+  kept = 0;
   /** Parts of deliveries that are settled, or put, while others are not: no longer held, though their origin still counts them. */
   partly = 0;
   /** Second settlements of one delivery (S1): somebody's operator has a bug. */
@@ -50,11 +53,12 @@ export class Ledger {
 
   /** Zero when the books balance. */
   get difference(): number {
-    return this.accepted + this.copied - this.delivered - this.held - this.rejected - this.filtered - this.dropped;
+    const { accepted, copied, delivered, held, rejected, filtered, dropped, kept } = this;
+    return accepted + copied - delivered - held - rejected - filtered - dropped - kept;
   }
 
   snapshot() {
-    const { accepted, copied, delivered, held, rejected, filtered, dropped, settledTwice, settledLate } = this;
-    return { accepted, copied, delivered, held, rejected, filtered, dropped, settledTwice, settledLate };
+    const { accepted, copied, delivered, held, rejected, filtered, dropped, kept, settledTwice, settledLate } = this;
+    return { accepted, copied, delivered, held, rejected, filtered, dropped, kept, settledTwice, settledLate };
   }
 }

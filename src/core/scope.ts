@@ -7,6 +7,7 @@
  * @module
  */
 import { systemClock, systemRandom, type Clock } from './clock.ts';
+import { systemDisk, type Disk } from './disk.ts';
 import { Ledger } from './ledger.ts';
 import { Metrics } from './metrics.ts';
 
@@ -32,6 +33,7 @@ export interface Context {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly ledger: Ledger;
+  readonly disk: Disk;
 }
 
 /** A source session as its flow sees it. */
@@ -48,6 +50,7 @@ export class Scope implements Context {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly ledger: Ledger;
+  readonly disk: Disk;
   /** True once a stop was asked for: sources do not open any more. */
   stopping = false;
   /** Called when the last source session has closed. */
@@ -63,6 +66,7 @@ export class Scope implements Context {
     this.log = given.log ?? quietLog;
     this.metrics = given.metrics ?? new Metrics();
     this.ledger = given.ledger ?? new Ledger();
+    this.disk = given.disk ?? systemDisk;
   }
 
   get sourcesOpen(): number {

@@ -164,8 +164,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       this.#reject = reject;
     });
     scope.opened(this, this.closed);
-    const { clock, random, log, metrics, ledger } = scope;
-    const context: SourceContext = { name, counters: this.#counters, clock, random, log, metrics, ledger };
+    const { clock, random, log, metrics, ledger, disk } = scope;
+    const context: SourceContext = { name, counters: this.#counters, clock, random, log, metrics, ledger, disk };
     // Never emit before subscribe() has returned: the caller has no subscription to cancel yet.
     const open = () => clock.soon(() => void this.#open(opener, context));
     if (previous === undefined) open();
