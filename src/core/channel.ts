@@ -361,8 +361,11 @@ export class Channel<T = FlumeEvent> {
     this.counters.EventPutSuccessCount += part.length;
     const { delivery } = waiting;
     const { ledger } = delivery;
-    // It was nacked, and this is in nevertheless.
-    if (waiting.refused) return ledger.changed(0, part.length);
+    if (waiting.refused) {
+      // It was nacked, and this is in nevertheless.
+      ledger.changed(0, part.length);
+      return this.#wake();
+    }
     waiting.put += part.length;
     if (this.#keepAlive !== undefined) waiting.since = this.#scope.clock.now();
     ledger.partly += part.length;

@@ -49,6 +49,23 @@ export class Acked {
     else this.#insert(range);
   }
 
+  /** The watermark, and the bytes of all events before it. */
+  get mark(): { readonly seq: number; readonly bytesBefore: number } {
+    return { seq: this.watermark, bytesBefore: this.#bytes };
+  }
+
+  /** Bytes of all events before this mark, or before the watermark if that is later. */
+  bytesBefore({ seq, bytesBefore }: { readonly seq: number; readonly bytesBefore: number }): number {
+    return seq < this.watermark ? this.#bytes : bytesBefore;
+  }
+
+  /** Bytes of what is done with between two numbers, above the watermark. */
+  bytesBetween(start: number, end: number): number {
+    let bytes = 0;
+    for (const range of this.#ranges) if (range.start >= start && range.end <= end) bytes += range.bytes;
+    return bytes;
+  }
+
   /** The first number from `seq` on that is not done with. */
   skip(seq: number): number {
     if (seq < this.watermark) return this.watermark;

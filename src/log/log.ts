@@ -21,14 +21,13 @@ import {
   flag,
   frameHeaderSize,
   frameSize,
-  headerSize,
   mostGroups,
   putNumber,
 } from './format.ts';
 import { encodePayload } from './payload.ts';
 import { damagedName, decodeCheckpoint, recover, segmentPath, sparePath } from './recovery.ts';
 import { longestValue, Register } from './register.ts';
-import type { Segment } from './segment.ts';
+import { begun, type Segment } from './segment.ts';
 
 /** When a batch counts as safe. */
 export type Fsync = 'commit' | 'never' | { readonly interval: number };
@@ -54,9 +53,14 @@ export interface LogContext {
   readonly report: (problem: Error) => void;
 }
 
-/** Where a batch is. */
-export interface Place {
+/** The number of an event, and the bytes of all before it. */
+export interface Mark {
   readonly seq: number;
+  readonly bytesBefore: number;
+}
+
+/** Where a batch is. */
+export interface Place extends Mark {
   readonly segment: Segment;
   readonly offset: number;
 }
@@ -141,7 +145,7 @@ export class EventLog {
             `${path}: ${checkpoint.damaged} of its 2 slots are damaged. ${value === undefined ? 'Everything that is held is delivered again.' : 'The other one counts.'}`,
           ),
         );
-      for (const range of found.lost) log.lose(range, 'its file is gone or was cut');
+      for (const [from, to] of found.lost) log.lose(from, to, 'their file is gone or was cut');
       await log.#trimSpares();
       // So that a log that was just made is known by its checkpoint, and its directories are there after a power cut.
       await checkpoint.sync();
@@ -153,6 +157,11 @@ export class EventLog {
       await checkpoint.close();
       throw thrown;
     }
+  }
+
+  /** The id as text. */
+  get name(): string {
+    return this.id.toString('hex');
   }
 
   /** Behind the last event that is safe. */
@@ -201,15 +210,19 @@ export class EventLog {
       void this.#reclaim();
   }
 
-  /** These events cannot be read. They are counted, reported, and done with. */
-  lose({ start, end, bytes }: Range, why: string): void {
-    for (let from = this.#acked.skip(start); from < end; from = this.#acked.skip(from)) {
-      const to = Math.min(end, this.#acked.next(from));
-      const share = from === start && to === end ? bytes : Math.floor((bytes * (to - from)) / (end - start));
-      this.counters.LostEventCount += to - from;
-      const message = `${to - from} events, numbers ${from} to ${to - 1}, are missing: ${why}.`;
+  /** Events that cannot be read, up to the next one that can. They are counted, reported, and done with. */
+  lose(from: Mark, to: Mark, why: string): void {
+    let bytes = Math.max(
+      0,
+      to.bytesBefore - this.#acked.bytesBefore(from) - this.#acked.bytesBetween(from.seq, to.seq),
+    );
+    for (let start = this.#acked.skip(from.seq); start < to.seq; start = this.#acked.skip(start)) {
+      const end = Math.min(to.seq, this.#acked.next(start));
+      this.counters.LostEventCount += end - start;
+      const message = `${end - start} events, numbers ${start} to ${end - 1}, are missing: ${why}.`;
       this.#context.report(new MillraceError('MR_DATA_LOST', message));
-      this.done({ start: from, end: to, bytes: share });
+      this.done({ start, end, bytes });
+      bytes = 0;
     }
   }
 
@@ -271,7 +284,7 @@ export class EventLog {
     let [seq, bytes, offset] = [this.#end, this.#bytes, segment.length];
     for (const [i, { batch }] of group.entries()) {
       const { kind, pieces: payload, length } = encodePayload(batch);
-      places.push({ seq, segment, offset });
+      places.push({ seq, bytesBefore: bytes, segment, offset });
       bytes += batch.byteLength;
       const header = Buffer.allocUnsafe(frameHeaderSize);
       const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
@@ -354,15 +367,7 @@ export class EventLog {
       throw thrown;
     }
     if (at >= 0) this.#spares.splice(at, 1);
-    const segment: Segment = {
-      directory,
-      path,
-      header,
-      end: header.first,
-      bytesAfter: header.bytesBefore,
-      length: headerSize,
-      damaged: false,
-    };
+    const segment = begun(directory, path, header);
     this.segments.push(segment);
     return { segment, file, group: 1 };
   }

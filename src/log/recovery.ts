@@ -7,9 +7,10 @@
 import { dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
-import { Acked, type Range } from './acked.ts';
+import { Acked } from './acked.ts';
+import type { Mark } from './log.ts';
 import { decodeFrameHeader, decodeSegmentHeader, frameHeaderSize, frameSize, getNumber, headerSize } from './format.ts';
-import { firstOf, FrameReader, segmentName, type Segment } from './segment.ts';
+import { begun, firstOf, FrameReader, segmentName, type Segment } from './segment.ts';
 
 /** What the checkpoint says: which log it belongs to, where that ended, and what of it was done with. */
 export interface Checkpoint {
@@ -38,8 +39,8 @@ export interface Recovered {
   /** The number of the next event, and the bytes of all before it. */
   readonly end: number;
   readonly bytes: number;
-  /** Events that should be there and are not. */
-  readonly lost: Range[];
+  /** From where to where events are missing. */
+  readonly lost: (readonly [Mark, Mark])[];
   /** What was found that should not be, in sentences. */
   readonly problems: string[];
 }
@@ -56,15 +57,15 @@ export const recover = async (
   checkpoint: Checkpoint | undefined,
 ): Promise<Recovered> => {
   const problems: string[] = [];
-  const found = await Promise.all(directories.map(directory => look(disk, directory, problems)));
-  const segments = found.flatMap(({ segments: some }) => some).sort((a, b) => a.header.first - b.header.first);
-  const spares = found.flatMap(({ spares: some }) => some);
+  const looked = await Promise.all(directories.map(directory => look(disk, directory, problems)));
+  const segments = looked.flatMap(({ segments: some }) => some).sort((a, b) => a.header.first - b.header.first);
+  const spares = looked.flatMap(({ spares: some }) => some);
   const id = idOf(segments, checkpoint);
   const trusted = checkpoint !== undefined && id !== undefined && checkpoint.id.equals(id) ? checkpoint : undefined;
   if (checkpoint !== undefined && trusted === undefined)
     problems.push('The checkpoint belongs to another log and does not count: everything that is held is delivered.');
 
-  const begun = await endOfLast(disk, segments, problems);
+  const removed = await endOfLast(disk, segments, problems);
   for (const [i, segment] of segments.entries()) {
     const next = segments[i + 1];
     if (next === undefined) continue;
@@ -75,19 +76,22 @@ export const recover = async (
   const [first] = segments;
   const last = segments.at(-1);
   const acked = trusted?.acked ?? new Acked(first?.header.first, first?.header.bytesBefore);
-  const lost: Range[] = [];
-  const miss = (range: Range) => {
-    if (range.end > range.start) lost.push(range);
-  };
-  // Before the first segment, between two, and behind the last: what the numbers say was there.
-  if (first !== undefined && first.header.first > acked.watermark)
-    miss({ start: acked.watermark, end: first.header.first, bytes: Math.max(0, first.header.bytesBefore - acked.bytes) });
-  const end = Math.max(last?.end ?? 0, trusted?.end ?? 0, acked.watermark, begun?.first ?? 0);
-  const bytes = Math.max(last?.bytesAfter ?? 0, trusted?.bytes ?? 0, acked.bytes, begun?.bytesBefore ?? 0);
-  const known = Math.max(last?.end ?? acked.watermark, acked.watermark);
-  miss({ start: known, end, bytes: Math.max(0, bytes - Math.max(last?.bytesAfter ?? acked.bytes, acked.bytes)) });
-  return { id, segments, spares, acked, end, bytes, lost, problems };
+  const watermark = acked.mark;
+  // Where it ends, says whoever knows of the latest end.
+  const ends: Mark[] = [watermark];
+  if (last !== undefined) ends.push({ seq: last.end, bytesBefore: last.bytesAfter });
+  const found = latest(ends);
+  if (trusted !== undefined) ends.push({ seq: trusted.end, bytesBefore: trusted.bytes });
+  if (removed !== undefined) ends.push({ seq: removed.first, bytesBefore: removed.bytesBefore });
+  const end = latest(ends);
+  const lost: (readonly [Mark, Mark])[] = [];
+  if (first !== undefined && first.header.first > watermark.seq)
+    lost.push([watermark, { seq: first.header.first, bytesBefore: first.header.bytesBefore }]);
+  if (end.seq > found.seq) lost.push([found, end]);
+  return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, problems };
 };
+
+const latest = (marks: readonly Mark[]): Mark => marks.reduce((a, b) => (b.seq > a.seq ? b : a));
 
 const idOf = (segments: readonly Segment[], checkpoint: Checkpoint | undefined): Buffer | undefined => {
   const id = segments[0]?.header.id ?? checkpoint?.id;
@@ -111,11 +115,12 @@ const look = async (disk: Disk, directory: string, problems: string[]) => {
     if (first === undefined) continue;
     const file = await disk.open(path, 'read');
     const bytes = Buffer.alloc(headerSize);
-    const size = await file.read(bytes, 0);
+    const read = await file.read(bytes, 0);
+    const size = await file.size();
     await file.close();
     const header = decodeSegmentHeader(bytes, path);
-    if (header?.first === first) segments.push(described(directory, path, header));
-    else if (header === undefined && bytes.subarray(0, size).every(byte => byte === 0)) {
+    if (header?.first === first) segments.push({ ...begun(directory, path, header), length: size });
+    else if (header === undefined && bytes.subarray(0, read).every(byte => byte === 0)) {
       // A header is safe before its file gets this name. Zeros are a file system's own loss, and there was nothing in it.
       await disk.remove(path);
     } else {
@@ -125,16 +130,6 @@ const look = async (disk: Disk, directory: string, problems: string[]) => {
   }
   return { segments, spares };
 };
-
-const described = (directory: string, path: string, header: Segment['header']): Segment => ({
-  directory,
-  path,
-  header,
-  end: header.first,
-  bytesAfter: header.bytesBefore,
-  length: headerSize,
-  damaged: false,
-});
 
 /**
  * Finds the end of the last segment and cuts off what is behind it. Without a frame the file is removed, and the one before
@@ -168,7 +163,8 @@ const endOfLast = async (
 const scan = async (file: DiskFile, segment: Segment): Promise<void> => {
   const reader = new FrameReader(file, segment.header);
   for (;;) {
-    for (let frame = await reader.next(); frame !== undefined; frame = await reader.next()) take(segment, reader, frame.header.bytesAfter);
+    for (let frame = await reader.next(); frame !== undefined; frame = await reader.next())
+      take(segment, reader, frame.header.bytesAfter);
     // In the middle of its last group a crash may have left anything. A later group proves that this one was safe.
     const { group } = reader;
     const probe = new FrameReader(file, segment.header, reader.offset, reader.seq);

@@ -29,6 +29,17 @@ export interface Segment {
   damaged: boolean;
 }
 
+/** A segment without a frame. */
+export const begun = (directory: string, path: string, header: SegmentHeader): Segment => ({
+  directory,
+  path,
+  header,
+  end: header.first,
+  bytesAfter: header.bytesBefore,
+  length: headerSize,
+  damaged: false,
+});
+
 /** A frame as it was read: its bytes are a view on the read. */
 export interface Frame {
   readonly header: FrameHeader;
@@ -81,7 +92,10 @@ export class FrameReader {
    */
   async find(limit = Infinity): Promise<Frame | undefined> {
     for (let at = this.offset + 8; ; at += 8) {
-      if (at >= this.#windowAt + this.#window.length - frameHeaderSize && !(await this.#fill(at, frameHeaderSize, limit)))
+      if (
+        at >= this.#windowAt + this.#window.length - frameHeaderSize &&
+        !(await this.#fill(at, frameHeaderSize, limit))
+      )
         return undefined;
       const local = at - this.#windowAt;
       // Most places are refused by these two looks; a header is made of the others only.

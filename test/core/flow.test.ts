@@ -33,6 +33,7 @@ describe('done', () => {
       rejected: 0,
       filtered: 0,
       dropped: 0,
+      kept: 0,
       copied: 0,
       settledTwice: 0,
       settledLate: 0,

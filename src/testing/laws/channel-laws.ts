@@ -201,6 +201,8 @@ class ChannelRig<Place> extends Rig {
         'C1',
         `it holds ${bytes} bytes, by its own count ${depth.bytes}; at most ${byteCapacity} fit`,
       );
+    const { kept } = this.world.ledger;
+    if (kept < 0) this.report.violate('X1', `it opened with ${-kept} events more than it had when it was closed`);
     if (this.book.open.length > 0 && depth.events > 0) this.report.saw('a full channel');
     const torn = this.book.offers.find(
       offer => offer.outcome === 'refused' && this.#isOnePut(offer) && offer.items.some(({ seen }) => seen > 0),

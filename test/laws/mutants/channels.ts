@@ -2,7 +2,7 @@
  * A channel whose store and edges can be broken in one place each. Whole, it keeps all laws.
  */
 import { Observable, type Subscriber } from 'rxjs';
-import { createChannel, type OutputOptions, type Store } from '../../../src/core/channel.ts';
+import { createChannel, type OutputOptions, type Store, type StoreContext } from '../../../src/core/channel.ts';
 import type { Delivery } from '../../../src/core/delivery.ts';
 import { Batch, event, headers, type FlumeEvent } from '../../../src/core/event.ts';
 import { Entry } from '../../../src/core/outlet.ts';
@@ -74,9 +74,12 @@ export class ArrayStore implements Store {
   }
 
   get events(): number {
-    // Content on a disk is not lost, and not held by a store that is closed.
-    if (this.#closed && (this.#disk !== undefined || this.#is('closes without counting what it loses'))) return 0;
+    if (this.#closed && this.#is('closes without counting what it loses')) return 0;
     return this.#all.length + this.#hidden;
+  }
+
+  get durable(): boolean {
+    return this.#disk !== undefined;
   }
 
   get bytes(): number {
@@ -84,7 +87,7 @@ export class ArrayStore implements Store {
     return all.length === 0 ? 0 : Batch.of(all).byteLength;
   }
 
-  open(wake: () => void): void | Promise<void> {
+  open({ wake }: StoreContext): void | Promise<void> {
     this.#wake = wake;
   }
 

@@ -1,0 +1,168 @@
+/**
+ * Reads a log from the front: everything that is safe and not done with, in order, once.
+ *
+ * @module
+ */
+import type { Disk, DiskFile } from '../core/disk.ts';
+import { toError } from '../core/errors.ts';
+import { Batch } from '../core/event.ts';
+import type { EventLog, Place } from './log.ts';
+import { decodePayload } from './payload.ts';
+import { FrameReader, type Frame, type Segment } from './segment.ts';
+
+export class LogReader {
+  readonly #log: EventLog;
+  readonly #disk: Disk;
+  /** The number of the next event. */
+  #seq: number;
+  #segment: Segment | undefined;
+  #file: DiskFile | undefined;
+  #frames: FrameReader | undefined;
+  /** Bytes of all events before `#seq`, since the log began. */
+  #bytes: number;
+
+  constructor(log: EventLog, disk: Disk) {
+    this.#log = log;
+    this.#disk = disk;
+    const [first] = log.segments;
+    this.#seq = first?.header.first ?? log.end;
+    this.#bytes = first?.header.bytesBefore ?? 0;
+  }
+
+  /** The number of the next event that it would read. */
+  get seq(): number {
+    return this.#seq;
+  }
+
+  /** Goes on at this batch: what is before it was in memory. */
+  async moveTo({ seq, bytesBefore, segment, offset }: Place): Promise<void> {
+    if (segment !== this.#segment) await this.#leave();
+    this.#segment = segment;
+    this.#seq = seq;
+    this.#bytes = bytesBefore;
+    this.#frames = undefined;
+    await this.#enter(offset);
+  }
+
+  /** The next batches, at least one if there is one, and no more than about `maxBytes`. Each has its position. */
+  async read(maxBytes: number): Promise<Batch[]> {
+    const batches: Batch[] = [];
+    for (let bytes = 0; bytes < maxBytes && this.#seq < this.#log.end;) {
+      if (this.#segment === undefined || this.#seq >= this.#segment.end) {
+        await this.#nextSegment();
+        continue;
+      }
+      const frame = await this.#nextFrame(this.#segment);
+      if (frame === undefined) continue;
+      for (const batch of this.#wanted(frame, this.#segment)) {
+        bytes += batch.byteLength;
+        batches.push(batch);
+      }
+    }
+    return batches;
+  }
+
+  async close(): Promise<void> {
+    await this.#leave();
+  }
+
+  /** The segment that the next event is in. Files may be gone, and with them their events. */
+  async #nextSegment(): Promise<void> {
+    const next = this.#log.segments.find(({ end }) => end > this.#seq);
+    await this.#leave();
+    if (next === undefined) {
+      this.#lose(this.#log.end, 'there is no file that has them', this.#bytes);
+      return;
+    }
+    if (next.header.first > this.#seq)
+      this.#lose(next.header.first, 'there is no file that has them', next.header.bytesBefore);
+    this.#segment = next;
+    this.#bytes = next.header.bytesBefore;
+    await this.#enter();
+  }
+
+  async #enter(offset?: number): Promise<void> {
+    const segment = this.#segment as Segment;
+    try {
+      this.#file ??= await this.#disk.open(segment.path, 'read');
+      this.#frames = new FrameReader(this.#file, segment.header, offset, offset === undefined ? undefined : this.#seq);
+    } catch (thrown) {
+      segment.damaged = true;
+      this.#lose(segment.end, toError(thrown).message, segment.bytesAfter);
+    }
+  }
+
+  async #leave(): Promise<void> {
+    const file = this.#file;
+    this.#file = this.#segment = this.#frames = undefined;
+    await file?.close();
+  }
+
+  async #nextFrame(segment: Segment): Promise<Frame | undefined> {
+    const frames = this.#frames as FrameReader;
+    // The last segment may be written to behind its end just now.
+    const limit = segment === this.#log.segments.at(-1) ? segment.length : Infinity;
+    const frame = await frames.next(limit);
+    if (frame !== undefined) return frame;
+    const { offset } = frames;
+    segment.damaged = true;
+    const later = await frames.find(limit);
+    const where = `${segment.path} can not be read from byte ${offset}`;
+    if (later === undefined || later.header.seq >= segment.end) this.#lose(segment.end, where, segment.bytesAfter);
+    // How many bytes are missing is known only together with those of the frame that was found.
+    else this.#lose(later.header.seq, `${where} to ${later.at}`, later.header.bytesAfter - bytesOf(later));
+    return later;
+  }
+
+  #lose(end: number, why: string, bytesBefore: number): void {
+    this.#log.lose({ seq: this.#seq, bytesBefore: this.#bytes }, { seq: end, bytesBefore }, why);
+    this.#seq = end;
+    this.#bytes = bytesBefore;
+  }
+
+  /** What of a frame is not done with. */
+  #wanted(frame: Frame, segment: Segment): Batch[] {
+    const { seq, count, bytesAfter } = frame.header;
+    const end = seq + count;
+    let batch: Batch | undefined;
+    try {
+      if (this.#log.acked.skip(seq) < end) batch = decoded(frame).placed([{ log: this.#log.name, first: seq, count }]);
+    } catch (thrown) {
+      // Its sum is right and its content is not: it was written so.
+      segment.damaged = true;
+      this.#lose(
+        end,
+        `${segment.path} has a batch at byte ${frame.at} that makes no sense: ${toError(thrown).message}`,
+        bytesAfter,
+      );
+    }
+    this.#seq = end;
+    this.#bytes = bytesAfter;
+    if (batch === undefined) return [];
+    const wanted: Batch[] = [];
+    const { acked } = this.#log;
+    for (let from = acked.skip(seq); from < end; from = acked.skip(from)) {
+      const to = Math.min(end, acked.next(from));
+      wanted.push(slice(batch, from - seq, to - seq));
+      if (to === end) break;
+      from = to;
+    }
+    return wanted;
+  }
+}
+
+const decoded = ({ header, payload }: Frame): Batch => decodePayload(header.kind, header.count, payload);
+
+/** None if it makes no sense: the next one is asked for. */
+const bytesOf = (frame: Frame): number => {
+  try {
+    return decoded(frame).byteLength;
+  } catch {
+    return 0;
+  }
+};
+
+const slice = (batch: Batch, from: number, to: number): Batch => {
+  const rest = from === 0 ? batch : batch.split(from)[1];
+  return to - from === rest.length ? rest : rest.split(to - from)[0];
+};
