@@ -35,6 +35,7 @@ export { replicate, type ReplicateOptions } from './operators/routing/replicate.
 export { route, type RouteOptions, type Selector, type Target } from './operators/routing/route.ts';
 
 // Channels: stages that take responsibility, and let a source run ahead of its sink.
+export { fileChannel } from './operators/channels/file.ts';
 export { memoryChannel } from './operators/channels/memory.ts';
 
 // Sinks, and ways out to whatever else consumes.

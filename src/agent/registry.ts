@@ -41,6 +41,7 @@ export const builtIn: Registry = {
     taildir: () => import('../sources/taildir.ts').then(m => m.taildirSource),
   },
   channel: {
+    file: () => import('../operators/channels/file.ts').then(m => m.fileChannel),
     memory: () => import('../operators/channels/memory.ts').then(m => m.memoryChannel),
   },
   sink: {

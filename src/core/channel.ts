@@ -454,7 +454,7 @@ export class Channel<T = FlumeEvent> {
 
   /** Something to take, or credit, or room may be new. The outputs take turns at being first. */
   #wake(): void {
-    if (this.#closing) return;
+    if (this.#closing || !this.#opened) return;
     const first = this.#outputs.shift();
     if (first !== undefined) {
       this.#outputs.push(first);
@@ -630,6 +630,12 @@ export const defineChannel = <S extends z.ZodObject>(
       return new Channel(open<T>(options), shared);
     },
   });
+};
+
+/** A channel component that holds events only, whatever else flows elsewhere. */
+export type EventChannel<S extends z.ZodObject> = ComponentInfo<S> & {
+  (given?: z.input<S> & OutputOptions, identity?: Identity): OperatorFunction<Delivery, Delivery>;
+  create(given?: z.input<S>, identity?: Identity): Channel;
 };
 
 /** A channel as an operator: one input, one output, opened by subscribing. What `makeStore` returns is used once. */

@@ -52,8 +52,8 @@ export const defineSource = <S extends z.ZodObject, Tag>(
   info: ComponentInfo<S> &
     Omit<SourceOptions, 'name'> & {
       open: (options: z.output<S>) => SourceOpener<FlumeEvent, Tag>;
-      /** For a source whose options decide who sends again what failed. */
-      settling?: (options: z.output<S>) => Pick<SourceOptions, 'onFailure' | 'replayable'>;
+      /** For a source whose options decide who sends again what failed, and when. */
+      settling?: (options: z.output<S>) => Pick<SourceOptions, 'onFailure' | 'replayable' | 'redelivery'>;
     },
 ) => {
   const { open, settling, onFailure, replayable, drainTimeout, maxInFlight, redelivery, ...description } = info;
@@ -70,9 +70,9 @@ export const defineSource = <S extends z.ZodObject, Tag>(
         ...(onFailure && { onFailure }),
         ...(replayable !== undefined && { replayable }),
         ...(drainTimeout !== undefined && { drainTimeout }),
+        ...settling?.(options),
         ...(window && { maxInFlight: window }),
         ...(again && { redelivery: again }),
-        ...settling?.(options),
         name: given[1]?.name ?? info.type,
       });
     },

@@ -13,6 +13,7 @@
  */
 import fs from 'node:fs';
 import { MillraceError, systemCode, toError } from './errors.ts';
+import { lockDirectory } from './lock.ts';
 
 /** An open file. Calls may overlap; their order on the disk is then open. */
 export interface DiskFile {
@@ -41,6 +42,8 @@ export interface Disk {
   syncDirectory(directory: string): Promise<void>;
   /** Bytes that may still be written where this directory is. */
   free(directory: string): Promise<number>;
+  /** Keeps other processes out; throws `MR_LOCKED` if one is in. What it returns ends that. A disk of one process has none. */
+  lock?(directory: string): Promise<() => Promise<void>>;
 }
 
 /** The machine's own. Errors are `MR_IO` and name the path; `cause` is the system's. */
@@ -79,6 +82,7 @@ export const systemDisk: Disk = {
       const { bavail, bsize } = await fs.promises.statfs(directory);
       return bavail * bsize;
     }),
+  lock: directory => named(directory, () => lockDirectory(directory)),
 };
 
 class SystemFile implements DiskFile {

@@ -26,6 +26,8 @@ export interface FieldInfo {
   /** The default in an agent, where Flume's own differs from the library's. */
   readonly agentDefault?: unknown;
   readonly choices?: readonly string[];
+  /** Flume's words and class names that would be choices, if they were built in. */
+  readonly notBuiltIn?: readonly string[];
   readonly min?: number;
   readonly max?: number;
   /** Two components of one agent must not have the same value, as for a position file. */
@@ -103,12 +105,12 @@ export const text = field<string>(
   () => z.string(),
 );
 
+/** `~` is the home directory. */
+export const withHome = (value: string): string =>
+  value === '~' || value.startsWith('~/') ? homedir() + value.slice(1) : value;
+
 /** A path; `~` is the home directory. */
-export const path = field<string>(
-  'path',
-  value => (value === '~' || value.startsWith('~/') ? homedir() + value.slice(1) : value),
-  () => z.string().min(1),
-);
+export const path = field<string>('path', withHome, () => z.string().min(1));
 
 /** A password or the like: printed as `***` wherever options are shown. */
 export const secret = field<string>(
@@ -131,10 +133,11 @@ export const map = field<Readonly<Record<string, string>>>(
   () => z.record(z.string(), z.string()),
 );
 
-/** One of a few words, in any case, or the class name by which Flume knows one. */
+/** One of a few words, in any case, or the class name by which Flume knows one. Others that Flume has are named as missing. */
 export const choice = <const C extends readonly [string, ...string[]]>(
   choices: C,
   classNames: Readonly<Record<string, C[number]>> = {},
+  notBuiltIn: readonly string[] = [],
 ): Field<C[number]> =>
   ((summary: string, details: Details & { default?: string } = {}) =>
     field<string>(
@@ -145,7 +148,7 @@ export const choice = <const C extends readonly [string, ...string[]]>(
         return choices.find(known => known.toLowerCase() === word.toLowerCase()) ?? value;
       },
       () => z.enum(choices),
-    )(summary, { choices, ...details } as never)) as unknown as Field<C[number]>;
+    )(summary, { choices, notBuiltIn, ...details } as never)) as unknown as Field<C[number]>;
 
 /** A function or object that only code can give. */
 export const code =
@@ -178,6 +181,11 @@ export const expectation = ({ kind, min, max, choices = [] }: FieldInfo): string
   return max === undefined ? kinds[kind] : `${kinds[kind]} of at most ${max}`;
 };
 
+/** Whether this is a choice that Flume has and millrace does not have yet. */
+export const isNotBuiltIn = ({ notBuiltIn = [] }: FieldInfo, value: unknown): boolean =>
+  typeof value === 'string' &&
+  notBuiltIn.some(name => name === value || (!name.includes('.') && name.toLowerCase() === value.toLowerCase()));
+
 /** A value as an error message shows it: quoted, on one line, and cut. */
 export const shown = (value: unknown): string =>
   (typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 1, breakLength: Infinity })).slice(
@@ -201,6 +209,8 @@ export const parseOptions = <S extends z.ZodObject>(component: string, schema: S
     if (info === undefined || issue.code === 'custom') return [[...issue.path, issue.message].join(': ')];
     const value = (given as Record<string, unknown>)[name as string];
     if (value === undefined) return [`${name as string} is missing; expected ${expectation(info)}`];
+    if (isNotBuiltIn(info, value))
+      return [`${name as string}: ${value as string} is not built in yet; expected ${expectation(info)}`];
     const found = info.kind === 'secret' ? '' : `, found ${shown(value)}`;
     return [`${name as string}: expected ${expectation(info)}${found}`];
   });

@@ -112,6 +112,7 @@ export class EventLog {
   #uncheckedBytes = Infinity;
   #reclaiming: Promise<void> | undefined;
   #closed = false;
+  #unlock: readonly (() => Promise<void>)[] = [];
 
   private constructor(options: LogOptions, context: LogContext, found: Awaited<ReturnType<typeof recover>>) {
     this.#options = options;
@@ -126,9 +127,26 @@ export class EventLog {
 
   /** Opens it, makes whole what a crash has left, and reports what is missing. */
   static async open(options: LogOptions, context: LogContext): Promise<EventLog> {
+    const { disk } = context;
+    const unlock: (() => Promise<void>)[] = [];
+    try {
+      for (const directory of directoriesOf(options)) {
+        await disk.makeDirectory(directory);
+        refuseForeign(directory, await disk.list(directory));
+        const free = await disk.lock?.(directory);
+        if (free !== undefined) unlock.push(free);
+      }
+      const log = await EventLog.#open(options, context);
+      log.#unlock = unlock;
+      return log;
+    } catch (thrown) {
+      for (const free of unlock) await free();
+      throw thrown;
+    }
+  }
+
+  static async #open(options: LogOptions, context: LogContext): Promise<EventLog> {
     const { disk, report } = context;
-    const directories = [...new Set([...options.dataDirs, options.checkpointDir])];
-    for (const directory of directories) await disk.makeDirectory(directory);
     const opened: { log?: EventLog } = {};
     const path = join(options.checkpointDir, 'acked.checkpoint');
     const checkpoint = await Register.open(disk, path, () => (opened.log as EventLog).#checkpointValue());
@@ -149,7 +167,7 @@ export class EventLog {
       await log.#trimSpares();
       // So that a log that was just made is known by its checkpoint, and its directories are there after a power cut.
       await checkpoint.sync();
-      for (const directory of directories) await disk.syncDirectory(directory);
+      for (const directory of directoriesOf(options)) await disk.syncDirectory(directory);
       await log.#reclaim();
       log.#checkpointLater();
       return log;
@@ -241,6 +259,7 @@ export class EventLog {
       await this.#checkpoint.sync();
     } finally {
       await this.#checkpoint.close();
+      for (const free of this.#unlock) await free();
     }
   }
 
@@ -495,6 +514,21 @@ export class EventLog {
     while (this.#spares.length > mostSpares) await this.#context.disk.remove(this.#spares.pop() as string);
   }
 }
+
+const directoriesOf = ({ dataDirs, checkpointDir }: LogOptions): string[] => [...new Set([...dataDirs, checkpointDir])];
+
+/** Flume's file channel keeps `log-1`, `log-1.meta`, `in_use.lock` and its checkpoint in directories of the same names. */
+const refuseForeign = (directory: string, names: readonly string[]): void => {
+  const flumes = names.find(name =>
+    /^(log-\d+(\.meta)?|in_use\.lock|checkpoint(\.meta)?|inflight(puts|takes)|queueset)$/.test(name),
+  );
+  if (flumes === undefined) return;
+  throw new MillraceError(
+    'MR_FOREIGN_FILES',
+    `${directory} has ${flumes}, a file of Flume's own file channel, and is left as it is. Let Flume drain that channel, ` +
+      'or name other directories in dataDirs and checkpointDir.',
+  );
+};
 
 const padding = Buffer.alloc(8);
 

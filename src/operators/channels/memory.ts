@@ -6,11 +6,11 @@
 import { getHeapStatistics } from 'node:v8';
 import { z } from 'zod';
 import { defineChannel, type Store } from '../../core/channel.ts';
-import { Deque } from '../../core/deque.ts';
 import { MillraceError } from '../../core/errors.ts';
-import { adjoin, Batch, type FlumeEvent } from '../../core/event.ts';
+import type { Batch, FlumeEvent } from '../../core/event.ts';
 import { int } from '../../core/options.ts';
-import { Entry } from '../../core/outlet.ts';
+import type { Entry } from '../../core/outlet.ts';
+import { EntryQueue } from './entry-queue.ts';
 
 const options = z.object({
   capacity: int('The most events it holds, taken and not yet acked ones included.', {
@@ -45,75 +45,37 @@ const options = z.object({
 });
 export type MemoryChannelOptions = z.input<typeof options>;
 
-/** Batches in a queue, and two sums. */
+/** Batches in line, and two sums. */
 class MemoryStore<T = FlumeEvent> implements Store<T> {
   readonly capacity: { readonly events: number; readonly bytes: number };
   events = 0;
   bytes = 0;
-  readonly #queue = new Deque<Entry<T>>();
+  readonly #line = new EntryQueue<T>();
 
   constructor(events: number, bytes: number) {
     this.capacity = { events, bytes };
   }
 
   put(batch: Batch<T>): void {
-    this.#queue.push(new Entry(batch, undefined));
+    this.#line.push(batch);
     this.events += batch.length;
     this.bytes += batch.byteLength;
   }
 
   take(maxEvents: number, maxBytes: number): Entry<T> | undefined {
-    const first = this.#queue.peek();
-    if (first === undefined || maxEvents < 1 || first.batch.byteLength > maxBytes) return undefined;
-    this.#queue.shift();
-    if (first.batch.length > maxEvents) return this.#cut(first, maxEvents);
-    return first.batch.length < maxEvents ? this.#join(first, maxEvents, maxBytes) : first;
+    return this.#line.take(maxEvents, maxBytes);
   }
 
   giveBack(entries: readonly Entry<T>[]): void {
-    for (let i = entries.length - 1; i >= 0; i--) this.#queue.unshift(entries[i] as Entry<T>);
+    this.#line.giveBack(entries);
   }
 
   done(entry: Entry<T>, rest: Batch<T> | undefined): void {
     this.events -= entry.batch.length - (rest?.length ?? 0);
     this.bytes -= entry.batch.byteLength - (rest?.byteLength ?? 0);
   }
-
-  #cut(entry: Entry<T>, count: number): Entry<T> {
-    const [batch, rest] = entry.batch.split(count);
-    const first = new Entry<T>(batch, undefined);
-    first.attempt = entry.attempt;
-    entry.batch = rest;
-    this.#queue.unshift(entry);
-    return first;
-  }
-
-  /**
-   * Small puts leave as one delivery when several are waiting: a slow sink then writes large batches. Blocks do so only
-   * without copying, that is when they were cut from one.
-   */
-  #join(first: Entry<T>, maxEvents: number, maxBytes: number): Entry<T> {
-    const parts = [first.batch];
-    let last = first;
-    let [events, bytes] = [first.batch.length, first.batch.byteLength];
-    for (let next = this.#queue.peek(); next !== undefined && joins(last, next); next = this.#queue.peek()) {
-      events += next.batch.length;
-      bytes += next.batch.byteLength;
-      if (events > maxEvents || bytes > maxBytes) break;
-      parts.push(next.batch);
-      last = next;
-      this.#queue.shift();
-    }
-    return parts.length === 1 ? first : new Entry<T>(Batch.concat(parts), undefined);
-  }
 }
 
-/** Only what has never failed: a poisonous batch must not pull its neighbours into its retries. */
-const joins = <T>({ attempt, batch: { block } }: Entry<T>, next: Entry<T>): boolean => {
-  const after = next.batch.block;
-  if (attempt > 0 || next.attempt > 0) return false;
-  return block === undefined || after === undefined ? block === after : adjoin(block, after);
-};
 /**
  * Holds events in memory between a source and a sink.
  *

@@ -1,0 +1,223 @@
+/**
+ * A channel's store over a log: what was written is in line in memory as long as there is room for it, and is read from the
+ * disk when there was not.
+ *
+ * @module
+ */
+import type { Store, StoreContext } from '../../core/channel.ts';
+import { toError } from '../../core/errors.ts';
+import type { Batch, FlumeEvent, Position } from '../../core/event.ts';
+import type { Entry } from '../../core/outlet.ts';
+import { EventLog, type LogOptions, type Place } from '../../log/log.ts';
+import { LogReader } from '../../log/reader.ts';
+import { EntryQueue } from './entry-queue.ts';
+
+export interface FileStoreOptions extends LogOptions {
+  readonly capacity: { readonly events: number; readonly bytes: number };
+  /** Bytes in line, at most. */
+  readonly cacheBytes: number;
+}
+
+/** Bytes per read from the disk. */
+const readBytes = 1024 * 1024;
+
+export class FileStore implements Store {
+  readonly durable = true;
+  readonly capacity: { readonly events: number; readonly bytes: number };
+  readonly counters: Record<string, number>;
+  readonly #options: FileStoreOptions;
+  #context!: StoreContext;
+  #log: EventLog | undefined;
+  #reader!: LogReader;
+  readonly #line = new EntryQueue<FlumeEvent>();
+  /** Bytes taken out of line, and not done with. */
+  #taken = 0;
+  /** The number of the first event that is not in line. */
+  #next = 0;
+  /** Where the batch is that begins with it, if it came when there was no room. */
+  #nextPlace: Place | undefined;
+  #reading: Promise<void> | undefined;
+  #closing = false;
+
+  constructor(options: FileStoreOptions) {
+    this.#options = options;
+    this.capacity = options.capacity;
+    const log = (name: keyof EventLog['counters']) => () => this.#log?.counters[name] ?? 0;
+    this.counters = Object.defineProperties(
+      { EventPutErrorCount: 0, EventTakeErrorCount: 0 },
+      {
+        LostEventCount: { enumerable: true, get: log('LostEventCount') },
+        CheckpointWriteErrorCount: { enumerable: true, get: log('CheckpointWriteErrorCount') },
+        SyncCount: { enumerable: true, get: log('SyncCount') },
+        BytesWritten: { enumerable: true, get: log('BytesWritten') },
+        BytesOnDisk: { enumerable: true, get: () => this.#log?.size ?? 0 },
+        Unhealthy: { enumerable: true, get: () => Number(this.#failing) },
+      },
+    );
+  }
+  #failing = false;
+
+  get events(): number {
+    return this.#log?.events ?? 0;
+  }
+
+  get bytes(): number {
+    return this.#log?.bytes ?? 0;
+  }
+
+  async open(context: StoreContext): Promise<void> {
+    const { disk, clock, log, name } = context;
+    this.#context = context;
+    this.#log = await EventLog.open(this.#options, {
+      disk,
+      clock,
+      report: problem => log.error(`${name}: ${problem.message}`, { cause: problem }),
+    });
+    this.#reader = new LogReader(this.#log, disk);
+    this.#next = this.#reader.seq;
+    // Ahead of whoever is going to ask, so that the first delivery does not wait for it.
+    await this.#readAhead();
+  }
+
+  put(batch: Batch): Promise<void> {
+    return new Promise((resolve, reject) => {
+      (this.#log as EventLog).append(
+        batch,
+        place => {
+          this.#failing = false;
+          this.#arrived(batch, place);
+          resolve();
+        },
+        cause => {
+          this.#failing = true;
+          this.counters['EventPutErrorCount']!++;
+          reject(cause);
+        },
+      );
+    });
+  }
+
+  take(maxEvents: number, maxBytes: number): Entry<FlumeEvent> | undefined {
+    const entry = this.#line.take(maxEvents, maxBytes);
+    this.#taken += entry?.batch.byteLength ?? 0;
+    void this.#readAhead();
+    return entry;
+  }
+
+  giveBack(entries: readonly Entry<FlumeEvent>[]): void {
+    for (const { batch } of entries) this.#taken -= batch.byteLength;
+    this.#line.giveBack(entries);
+  }
+
+  done({ batch }: Entry<FlumeEvent>, rest: Batch | undefined): void {
+    const log = this.#log as EventLog;
+    this.#taken -= batch.byteLength - (rest?.byteLength ?? 0);
+    const positions = batch.positions as readonly Position[];
+    if (rest === undefined) {
+      let bytes = batch.byteLength;
+      for (const { first, count } of positions) {
+        log.done({ start: first, end: first + count, bytes });
+        bytes = 0;
+      }
+      return;
+    }
+    const left = positionsOf(rest, batch, positions);
+    rest.placed(left);
+    let bytes = batch.byteLength - rest.byteLength;
+    for (const { first, count } of without(positions, left)) {
+      log.done({ start: first, end: first + count, bytes });
+      bytes = 0;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.#reading;
+    await this.#reader?.close();
+    await this.#log?.close();
+  }
+
+  /** A batch is safe. It goes in line if nothing is missing before it, and there is room. */
+  #arrived(batch: Batch, place: Place): void {
+    if (place.seq !== this.#next) return;
+    if (this.#hasRoom && this.#reading === undefined) {
+      batch.placed([{ log: (this.#log as EventLog).name, first: place.seq, count: batch.length }]);
+      this.#line.push(batch);
+      this.#next += batch.length;
+    } else {
+      this.#nextPlace ??= place;
+      void this.#readAhead();
+    }
+  }
+
+  get #hasRoom(): boolean {
+    return this.#line.bytes + this.#taken < this.#options.cacheBytes;
+  }
+
+  /** Reads what is not in line, as far as there is room. */
+  #readAhead(): Promise<void> | undefined {
+    const log = this.#log as EventLog;
+    if (this.#reading !== undefined || this.#closing || this.#next >= log.end || !this.#hasRoom) return this.#reading;
+    return (this.#reading = this.#read().finally(() => {
+      this.#reading = undefined;
+      this.#context.wake();
+    }));
+  }
+
+  async #read(): Promise<void> {
+    const log = this.#log as EventLog;
+    try {
+      while (this.#next < log.end && this.#hasRoom && !this.#closing) {
+        if (this.#reader.seq !== this.#next) await this.#reader.moveTo(this.#nextPlace as Place);
+        this.#nextPlace = undefined;
+        for (const batch of await this.#reader.read(readBytes)) this.#line.push(batch);
+        this.#next = this.#reader.seq;
+        this.#context.wake();
+      }
+    } catch (thrown) {
+      this.counters['EventTakeErrorCount']!++;
+      const { clock, log: logger, name } = this.#context;
+      const cause = toError(thrown);
+      logger.error(`${name}: reading failed, it is tried again in ${retryAfter} ms: ${cause.message}`, { cause });
+      await new Promise<void>(resolve => void clock.after(retryAfter, resolve, true));
+    }
+  }
+}
+
+/** How long to wait after a read that failed, in ms. */
+const retryAfter = 1000;
+
+/** The positions of those events of a batch that are left. */
+const positionsOf = (rest: Batch, batch: Batch, positions: readonly Position[]): Position[] => {
+  const left: Position[] = [];
+  const { events } = rest;
+  let at = 0;
+  let next = 0;
+  for (const { log, first, count } of positions) {
+    for (let i = 0; i < count; i++, at++) {
+      if (batch.events[at] !== events[next]) continue;
+      next++;
+      const last = left.at(-1);
+      if (last !== undefined && last.first + last.count === first + i)
+        left[left.length - 1] = { ...last, count: last.count + 1 };
+      else left.push({ log, first: first + i, count: 1 });
+    }
+  }
+  return left;
+};
+
+/** What of the positions is not left. */
+const without = (positions: readonly Position[], left: readonly Position[]): Position[] => {
+  const gone: Position[] = [];
+  let at = 0;
+  for (const { log, first, count } of positions) {
+    let from = first;
+    const end = first + count;
+    for (let one = left[at]; one !== undefined && one.first < end; one = left[++at]) {
+      if (one.first > from) gone.push({ log, first: from, count: one.first - from });
+      from = one.first + one.count;
+    }
+    if (from < end) gone.push({ log, first: from, count: end - from });
+  }
+  return gone;
+};
