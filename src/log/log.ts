@@ -341,7 +341,7 @@ export class EventLog {
     const { maxFileSize } = this.#options;
     if (this.#active !== undefined && (this.#active.segment.length >= maxFileSize || this.#active.group > mostGroups))
       await this.#seal();
-    return (this.#active ??= await this.#begin());
+    return this.#active ?? (await this.#begin());
   }
 
   async #checkSpace(): Promise<void> {
@@ -388,7 +388,8 @@ export class EventLog {
     if (at >= 0) this.#spares.splice(at, 1);
     const segment = begun(directory, path, header);
     this.segments.push(segment);
-    return { segment, file, group: 1 };
+    // At once: an empty segment that is not the active one may be let go.
+    return (this.#active = { segment, file, group: 1 });
   }
 
   /** No more is written to the active segment. */
@@ -419,11 +420,11 @@ export class EventLog {
     await this.#sync(file);
     this.#torn = false;
     this.#active = undefined;
+    // An empty one goes: the next one will have its name.
+    const empty = segment.end === segment.header.first;
+    if (empty) this.segments.pop();
     await file.close();
-    if (segment.end > segment.header.first) return;
-    // The next one will have its name.
-    this.segments.pop();
-    await disk.remove(segment.path);
+    if (empty) await disk.remove(segment.path);
   }
 
   #syncLater(): void {
