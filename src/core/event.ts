@@ -111,7 +111,7 @@ export class Batch<T = FlumeEvent> {
   /** The same events as a block, if they came as one, or as several under the same headers. */
   get block(): Block | undefined {
     const blocks = this.#block === undefined ? this.blocks : undefined;
-    if (blocks !== undefined) this.#block = joinBlocks(blocks, this.length);
+    if (blocks !== undefined) this.#block = blocks.length === 1 ? blocks[0] : joinBlocks(blocks, this.length);
     return this.#block;
   }
 
@@ -137,10 +137,13 @@ export class Batch<T = FlumeEvent> {
     return this.#positions;
   }
 
-  /** Says that the events are in this log, at these numbers. */
-  placed(positions: readonly Position[]): this {
-    this.#positions = positions;
-    return this;
+  /** The same events, of which it is known where they are. */
+  placed(positions: readonly Position[]): Batch<T> {
+    const batch = new Batch<T>(this.length, undefined, undefined);
+    batch.#parts = [this];
+    batch.#byteLength = this.byteLength;
+    batch.#positions = positions;
+    return batch;
   }
 
   /** Bodies and headers together; what limits in bytes count. */
@@ -172,13 +175,17 @@ export class Batch<T = FlumeEvent> {
 
   /** The first `count` events and the rest; both parts must get at least one. */
   split(count: number): [Batch<T>, Batch<T>] {
+    const halves = this.#halves(count);
     const { positions } = this;
-    if (positions !== undefined) {
-      const [first, second] = this.#halves(count);
-      const [before, after] = cutPositions(positions, count);
-      return [first.placed(before), second.placed(after)];
-    }
-    return this.#halves(count);
+    if (positions !== undefined) [halves[0].#positions, halves[1].#positions] = cutPositions(positions, count);
+    return halves;
+  }
+
+  /** A batch of some of these very events, in this order. */
+  only(events: readonly T[]): Batch<T> {
+    const some = Batch.of(events);
+    if (this.positions !== undefined) some.#positions = pickPositions(this.positions, this.events, events);
+    return some;
   }
 
   #halves(count: number): [Batch<T>, Batch<T>] {
@@ -228,6 +235,22 @@ const cutPositions = (positions: readonly Position[], count: number): [Position[
     left -= some;
   }
   return [before, after];
+};
+
+const pickPositions = <T>(positions: readonly Position[], all: readonly T[], some: readonly T[]): Position[] => {
+  const picked: Position[] = [];
+  let [at, next] = [0, 0];
+  for (const { log, first, count } of positions) {
+    for (let i = first; i < first + count; i++, at++) {
+      if (all[at] !== some[next]) continue;
+      next++;
+      const last = picked.at(-1);
+      if (last?.log === log && last.first + last.count === i)
+        picked[picked.length - 1] = { ...last, count: last.count + 1 };
+      else picked.push({ log, first: i, count: 1 });
+    }
+  }
+  return picked;
 };
 
 /** Not flatMap: a slow sink's channel spends most of its time here. */

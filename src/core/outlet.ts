@@ -348,7 +348,7 @@ export class Outlet<T> implements Credit {
 
   #failed(entry: Entry<T>, outcome: 'nack' | 'reject', cause: Error, failed: Failed, overtaken: Entry<T>[]): void {
     if (failed !== undefined) {
-      const rest = Batch.of(failed as readonly T[]);
+      const rest = entry.batch.only(failed as readonly T[]);
       this.#supply.done(entry, rest);
       entry.batch = rest;
     }

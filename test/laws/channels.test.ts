@@ -1,9 +1,11 @@
 import { describe, test } from 'vitest';
 import { createChannel } from '../../src/core/channel.ts';
 import type { Batch, FlumeEvent } from '../../src/core/event.ts';
-import { currentScope } from '../../src/core/scope.ts';
+import { currentScope, inScope, Scope } from '../../src/core/scope.ts';
+import { fileChannel, type FileChannelOptions } from '../../src/operators/channels/file.ts';
 import { memoryChannel } from '../../src/operators/channels/memory.ts';
-import { channelLaws, type ChannelSpec } from '../../src/testing/index.ts';
+import { channelLaws, seededRandom, type ChannelSpec } from '../../src/testing/index.ts';
+import { CrashDisk } from '../crash/crash-disk.ts';
 import { ArrayStore } from './mutants/channels.ts';
 
 /** As a store on a disk: opening, putting and closing take their time. */
@@ -41,7 +43,25 @@ const durable: ChannelSpec<Set<FlumeEvent>> = {
   make: (limits, disk) => createChannel(new ArrayStore(limits, undefined, disk), limits),
 };
 
+/** Over a disk in memory, with files so small that there are many. */
+const file = (name: string, options: FileChannelOptions): ChannelSpec<CrashDisk> => ({
+  name: `fileChannel, ${name}`,
+  durable: true,
+  place: () => new CrashDisk(seededRandom(1)),
+  make: (limits, disk) =>
+    inScope(new Scope({ ...currentScope(), disk }), () =>
+      fileChannel.create({ ...limits, dir: '/c', maxFileSize: 4096, minimumRequiredSpace: 0, ...options }),
+    ),
+});
+
 const specs: ChannelSpec[] = [
+  file('from memory', {}) as ChannelSpec<unknown> as ChannelSpec,
+  file('from the disk', { cacheBytes: 1 }) as ChannelSpec<unknown> as ChannelSpec,
+  file('not synced, several directories', {
+    fsync: { interval: 20 },
+    checkpointDir: '/p',
+    dataDirs: ['/a', '/b'],
+  }) as ChannelSpec<unknown> as ChannelSpec,
   durable as ChannelSpec<unknown> as ChannelSpec,
   memory('strict'),
   memory('selective'),

@@ -30,8 +30,6 @@ export class FileStore implements Store {
   #log: EventLog | undefined;
   #reader!: LogReader;
   readonly #line = new EntryQueue<FlumeEvent>();
-  /** Bytes taken out of line, and not done with. */
-  #taken = 0;
   /** The number of the first event that is not in line. */
   #next = 0;
   /** Where the batch is that begins with it, if it came when there was no room. */
@@ -99,32 +97,18 @@ export class FileStore implements Store {
 
   take(maxEvents: number, maxBytes: number): Entry<FlumeEvent> | undefined {
     const entry = this.#line.take(maxEvents, maxBytes);
-    this.#taken += entry?.batch.byteLength ?? 0;
     void this.#readAhead();
     return entry;
   }
 
   giveBack(entries: readonly Entry<FlumeEvent>[]): void {
-    for (const { batch } of entries) this.#taken -= batch.byteLength;
     this.#line.giveBack(entries);
   }
 
   done({ batch }: Entry<FlumeEvent>, rest: Batch | undefined): void {
     const log = this.#log as EventLog;
-    this.#taken -= batch.byteLength - (rest?.byteLength ?? 0);
-    const positions = batch.positions as readonly Position[];
-    if (rest === undefined) {
-      let bytes = batch.byteLength;
-      for (const { first, count } of positions) {
-        log.done({ start: first, end: first + count, bytes });
-        bytes = 0;
-      }
-      return;
-    }
-    const left = positionsOf(rest, batch, positions);
-    rest.placed(left);
-    let bytes = batch.byteLength - rest.byteLength;
-    for (const { first, count } of without(positions, left)) {
+    let bytes = batch.byteLength - (rest?.byteLength ?? 0);
+    for (const { first, count } of without(batch.positions as readonly Position[], rest?.positions ?? [])) {
       log.done({ start: first, end: first + count, bytes });
       bytes = 0;
     }
@@ -141,8 +125,8 @@ export class FileStore implements Store {
   #arrived(batch: Batch, place: Place): void {
     if (place.seq !== this.#next) return;
     if (this.#hasRoom && this.#reading === undefined) {
-      batch.placed([{ log: (this.#log as EventLog).name, first: place.seq, count: batch.length }]);
-      this.#line.push(batch);
+      const position = { log: (this.#log as EventLog).name, first: place.seq, count: batch.length };
+      this.#line.push(batch.placed([position]));
       this.#next += batch.length;
     } else {
       this.#nextPlace ??= place;
@@ -151,7 +135,7 @@ export class FileStore implements Store {
   }
 
   get #hasRoom(): boolean {
-    return this.#line.bytes + this.#taken < this.#options.cacheBytes;
+    return this.#line.bytes < this.#options.cacheBytes;
   }
 
   /** Reads what is not in line, as far as there is room. */
@@ -186,25 +170,6 @@ export class FileStore implements Store {
 
 /** How long to wait after a read that failed, in ms. */
 const retryAfter = 1000;
-
-/** The positions of those events of a batch that are left. */
-const positionsOf = (rest: Batch, batch: Batch, positions: readonly Position[]): Position[] => {
-  const left: Position[] = [];
-  const { events } = rest;
-  let at = 0;
-  let next = 0;
-  for (const { log, first, count } of positions) {
-    for (let i = 0; i < count; i++, at++) {
-      if (batch.events[at] !== events[next]) continue;
-      next++;
-      const last = left.at(-1);
-      if (last !== undefined && last.first + last.count === first + i)
-        left[left.length - 1] = { ...last, count: last.count + 1 };
-      else left.push({ log, first: first + i, count: 1 });
-    }
-  }
-  return left;
-};
 
 /** What of the positions is not left. */
 const without = (positions: readonly Position[], left: readonly Position[]): Position[] => {
