@@ -12,6 +12,7 @@
  * @module
  */
 import fs from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { MillraceError, systemCode, toError } from './errors.ts';
 import { lockDirectory } from './lock.ts';
 
@@ -37,7 +38,7 @@ export interface Disk {
   /** Replaces what has that name. */
   rename(from: string, to: string): Promise<void>;
   remove(path: string): Promise<void>;
-  /** With the directories above it. */
+  /** With the directories above it. Resolves when they would survive a power cut. */
   makeDirectory(directory: string): Promise<void>;
   syncDirectory(directory: string): Promise<void>;
   /** Bytes that may still be written where this directory is. */
@@ -64,19 +65,14 @@ export const systemDisk: Disk = {
   remove: path => named(path, () => fs.promises.rm(path)),
   makeDirectory: directory =>
     named(directory, async () => {
-      await fs.promises.mkdir(directory, { recursive: true });
-    }),
-  syncDirectory: directory =>
-    named(directory, async () => {
-      // Windows can not, and need not.
-      if (process.platform === 'win32') return;
-      const handle = await fs.promises.open(directory, 'r');
-      try {
-        await handle.sync();
-      } finally {
-        await handle.close();
+      const first = await fs.promises.mkdir(directory, { recursive: true });
+      // What was made is safe when the directory that it is in is.
+      for (let made = resolve(directory); first !== undefined; made = dirname(made)) {
+        await syncDirectory(dirname(made));
+        if (made === resolve(first)) break;
       }
     }),
+  syncDirectory: directory => named(directory, () => syncDirectory(directory)),
   free: directory =>
     named(directory, async () => {
       const { bavail, bsize } = await fs.promises.statfs(directory);
@@ -84,6 +80,21 @@ export const systemDisk: Disk = {
     }),
   lock: directory => named(directory, () => lockDirectory(directory)),
 };
+
+const syncDirectory = async (directory: string): Promise<void> => {
+  // Windows can not, and need not.
+  if (process.platform === 'win32') return;
+  const handle = await fs.promises.open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+};
+
+/** Whether an error says that there is no such file. */
+export const isMissing = (error: unknown): boolean =>
+  error instanceof MillraceError && systemCode(error.cause) === 'ENOENT';
 
 class SystemFile implements DiskFile {
   readonly path: string;

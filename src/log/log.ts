@@ -493,22 +493,28 @@ export class EventLog {
           watermark = this.#acked.watermark;
           await this.#checkpoint.sync();
         }
-        await this.#letGo(first);
+        const spare = await this.#letGo(first);
         this.segments.shift();
+        if (spare === undefined) continue;
+        // Without it a power cut could bring the old name back, with the file's next life under it.
+        await this.#context.disk.syncDirectory(first.directory);
+        this.#spares.push(spare);
       }
     } catch (thrown) {
       this.#checkpointFailed(thrown);
     }
   }
 
-  async #letGo(segment: Segment): Promise<void> {
+  /** Resolves to the file's name if it can be used again. */
+  async #letGo(segment: Segment): Promise<string | undefined> {
     const { disk } = this.#context;
     if (segment.damaged) await disk.rename(segment.path, damagedName(segment.path));
     else if (this.#spares.length < mostSpares && !this.#closed) {
       const path = sparePath(segment);
       await disk.rename(segment.path, path);
-      this.#spares.push(path);
+      return path;
     } else await disk.remove(segment.path);
+    return undefined;
   }
 
   async #trimSpares(): Promise<void> {

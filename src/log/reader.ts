@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Disk, DiskFile } from '../core/disk.ts';
+import { isMissing, type Disk, type DiskFile } from '../core/disk.ts';
 import { toError } from '../core/errors.ts';
 import { Batch } from '../core/event.ts';
 import type { EventLog, Place } from './log.ts';
@@ -87,6 +87,9 @@ export class LogReader {
       this.#file ??= await this.#disk.open(segment.path, 'read');
       this.#frames = new FrameReader(this.#file, segment.header, offset, offset === undefined ? undefined : this.#seq);
     } catch (thrown) {
+      // Looked for again from its beginning, if it is there.
+      this.#segment = undefined;
+      if (!isMissing(thrown)) throw thrown;
       segment.damaged = true;
       this.#lose(segment.end, toError(thrown).message, segment.bytesAfter);
     }
@@ -115,6 +118,7 @@ export class LogReader {
   }
 
   #lose(end: number, why: string, bytesBefore: number): void {
+    if (end <= this.#seq) return;
     this.#log.lose({ seq: this.#seq, bytesBefore: this.#bytes }, { seq: end, bytesBefore }, why);
     this.#seq = end;
     this.#bytes = bytesBefore;
@@ -124,6 +128,8 @@ export class LogReader {
   #wanted(frame: Frame, segment: Segment): Batch[] {
     const { seq, count, bytesAfter } = frame.header;
     const end = seq + count;
+    // It was read before, and is only passed on the way.
+    if (end <= this.#seq) return [];
     let batch: Batch | undefined;
     try {
       if (this.#log.acked.skip(seq) < end) batch = decoded(frame).placed([{ log: this.#log.name, first: seq, count }]);

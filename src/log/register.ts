@@ -56,12 +56,17 @@ export class Register {
   /** Opens it, or makes it; `value` is asked for what to write. */
   static async open(disk: Disk, path: string, value: () => Buffer): Promise<Register> {
     const file = await disk.open(path, 'write');
-    const bytes = Buffer.alloc(2 * slotSize);
-    await file.read(bytes, 0);
-    const halves = [bytes.subarray(0, slotSize), bytes.subarray(slotSize)];
-    const slots = halves.map(half => decode(half, path));
-    const damaged = halves.filter((half, i) => slots[i] === undefined && half.some(byte => byte !== 0)).length;
-    return new Register(file, slots, damaged, value);
+    try {
+      const bytes = Buffer.alloc(2 * slotSize);
+      await file.read(bytes, 0);
+      const halves = [bytes.subarray(0, slotSize), bytes.subarray(slotSize)];
+      const slots = halves.map(half => decode(half, path));
+      const damaged = halves.filter((half, i) => slots[i] === undefined && half.some(byte => byte !== 0)).length;
+      return new Register(file, slots, damaged, value);
+    } catch (thrown) {
+      await file.close();
+      throw thrown;
+    }
   }
 
   /** Writes the value as it is when it is its turn. */
