@@ -115,9 +115,7 @@ const look = async (disk: Disk, directory: string, problems: string[]) => {
     if (first === undefined) continue;
     const file = await disk.open(path, 'read');
     const bytes = Buffer.alloc(headerSize);
-    const read = await file.read(bytes, 0);
-    const size = await file.size();
-    await file.close();
+    const [read, size] = await Promise.all([file.read(bytes, 0), file.size()]).finally(() => file.close());
     const header = decodeSegmentHeader(bytes, path);
     if (header?.first === first) segments.push({ ...begun(directory, path, header), length: size });
     else if (header === undefined && bytes.subarray(0, read).every(byte => byte === 0)) {
