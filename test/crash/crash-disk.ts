@@ -53,7 +53,7 @@ const survivor = <T>(random: Random, luck: number, values: readonly T[]): T => {
 
 const sectorAt = (bytes: Buffer, sector: number): Buffer => {
   const copy = Buffer.alloc(sectorSize);
-  bytes.copy(copy, 0, sector * sectorSize, (sector + 1) * sectorSize);
+  bytes.subarray(sector * sectorSize, (sector + 1) * sectorSize).copy(copy);
   return copy;
 };
 
@@ -65,7 +65,7 @@ class Inode {
   #sectors = new Map<number, Buffer[]>();
   #lengths: number[] = [];
 
-  constructor(seen = Buffer.alloc(0), safe = seen) {
+  constructor(seen: Buffer = Buffer.alloc(0), safe: Buffer = seen) {
     this.seen = seen;
     this.safe = safe;
   }
@@ -163,8 +163,8 @@ export class CrashDisk implements Disk {
   fault: ((operation: Operation) => string | undefined) | undefined;
   /** Told when somebody calls. */
   asked: ((operation: Operation) => void) | undefined;
-  /** Told when something has changed, before the caller knows. The moment to crash. */
-  happened: ((operation: Operation) => void) | undefined;
+  /** Told when something has changed, or has failed, before the caller knows. The moment to crash. */
+  happened: ((operation: Operation, failed: boolean) => void) | undefined;
   /** Files that are open. */
   readonly opened = new Set<DiskFile>();
   /** A sync has failed. Nothing can be said any more about what was dropped then and is still seen. */
@@ -325,7 +325,8 @@ export class CrashDisk implements Disk {
       );
     const file: DiskFile = {
       path,
-      read: (buffer, position) => use('read', () => inode.seen.copy(buffer, 0, position, position + buffer.length)),
+      read: (buffer, position) =>
+        use('read', () => inode.seen.subarray(position, position + buffer.length).copy(buffer)),
       write: async (pieces, position) => {
         const bytes = Buffer.concat(pieces);
         const end = position + bytes.length;
@@ -370,11 +371,11 @@ export class CrashDisk implements Disk {
       failed?.();
       // A file that could not be closed is closed, as with the system.
       if (name === 'close') act();
-      this.happened?.(operation);
+      this.happened?.(operation, true);
       throw failure(code, path);
     }
     const result = act();
-    this.happened?.(operation);
+    this.happened?.(operation, false);
     await this.#turns();
     return result;
   }
