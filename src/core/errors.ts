@@ -76,6 +76,10 @@ export const errorCodes = {
     retriable: true,
     meaning: 'A source broke and has closed; subscribe again (retry) to reopen it.',
   },
+  MR_WRONG_KEY: {
+    retriable: false,
+    meaning: 'A file is encrypted with a key that was not given, or with another one of that name; give the right one.',
+  },
   MR_USER_CODE: { retriable: true, meaning: 'A callback given to an operator threw; the batch is delivered again.' },
 } as const satisfies Record<string, { retriable: boolean; meaning: string }>;
 

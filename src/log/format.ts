@@ -130,7 +130,8 @@ export const encodeFrameHeader = (
   bytes.writeUIntLE(bytesAfter, 24, 6);
   bytes.writeUInt16LE(group, 30);
   let crc = crcOfHeader(bytes, salt);
-  for (const piece of payload) crc = crc32(piece, crc);
+  // Of nothing at all zlib says 0, and forgets what came before.
+  for (const piece of payload) if (piece.length > 0) crc = crc32(piece, crc);
   bytes.writeUInt32LE(crc, 4);
 };
 
@@ -150,7 +151,7 @@ export const decodeFrameHeader = (bytes: Buffer, at: number): FrameHeader => ({
 export const isSound = (bytes: Buffer, at: number, { length, crc }: FrameHeader, salt: number): boolean => {
   const start = at + frameHeaderSize;
   const own = crcOfHeader(bytes.subarray(at, start), salt);
-  return crc32(bytes.subarray(start, start + length), own) === crc;
+  return (length === 0 ? own : crc32(bytes.subarray(start, start + length), own)) === crc;
 };
 
 /** From the start of a frame to the start of the next. */

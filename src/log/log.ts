@@ -15,6 +15,7 @@ import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch } from '../core/event.ts';
 import type { Acked, Range } from './acked.ts';
+import { Codec, type SegmentCodec } from './codec.ts';
 import {
   encodeFrameHeader,
   encodeSegmentHeader,
@@ -43,6 +44,8 @@ export interface LogOptions {
   readonly minimumRequiredSpace: number;
   /** How often the checkpoint is made safe from a power cut, in ms. */
   readonly checkpointInterval: number;
+  /** Default: payloads are written as they are. */
+  readonly codec?: Codec;
 }
 
 /** What a log needs from outside. */
@@ -63,6 +66,15 @@ export interface Mark {
 export interface Place extends Mark {
   readonly segment: Segment;
   readonly offset: number;
+}
+
+/** The segment that is written to. */
+interface Active {
+  readonly segment: Segment;
+  readonly file: DiskFile;
+  readonly codec: SegmentCodec;
+  /** The next group. */
+  group: number;
 }
 
 interface Waiting {
@@ -91,6 +103,7 @@ export class EventLog {
 
   readonly #options: LogOptions;
   readonly #context: LogContext;
+  readonly #codec: Codec;
   readonly #acked: Acked;
   #checkpoint!: Register;
   #checkpointTimer: Timer;
@@ -102,7 +115,7 @@ export class EventLog {
   #bytes: number;
   readonly #queue = new Deque<Waiting>();
   #working: Promise<void> | undefined;
-  #active: { readonly segment: Segment; readonly file: DiskFile; group: number } | undefined;
+  #active: Active | undefined;
   /** A write has failed: what is behind the last safe frame must go before the next one. */
   #torn = false;
   #unsynced = false;
@@ -117,6 +130,7 @@ export class EventLog {
   private constructor(options: LogOptions, context: LogContext, found: Awaited<ReturnType<typeof recover>>) {
     this.#options = options;
     this.#context = context;
+    this.#codec = options.codec ?? new Codec({ compression: 'none', activeKey: undefined, keys: {} });
     this.id = found.id ?? randomBytes(16);
     this.segments = found.segments;
     this.#spares = found.spares;
@@ -155,6 +169,8 @@ export class EventLog {
       const found = await recover(disk, options.dataDirs, value);
       const log = (opened.log = new EventLog(options, context, found));
       log.#checkpoint = checkpoint;
+      // A wrong key shows now, and not when it is their turn.
+      for (const segment of found.segments) log.codecOf(segment);
       for (const problem of found.problems) report(new MillraceError('MR_CORRUPT_FILE', problem));
       if (checkpoint.damaged > 0)
         report(
@@ -175,6 +191,11 @@ export class EventLog {
       await checkpoint.close();
       throw thrown;
     }
+  }
+
+  /** What opens the payloads of a segment. */
+  codecOf({ header, path }: Segment): SegmentCodec {
+    return this.#codec.of(header, path);
   }
 
   /** The id as text. */
@@ -301,18 +322,24 @@ export class EventLog {
     const places: Place[] = [];
     const pieces = new Pieces();
     let [seq, bytes, offset] = [this.#end, this.#bytes, segment.length];
-    for (const [i, { batch }] of group.entries()) {
-      const { kind, pieces: payload, length } = encodePayload(batch);
-      places.push({ seq, bytesBefore: bytes, segment, offset });
-      bytes += batch.byteLength;
-      const header = Buffer.allocUnsafe(frameHeaderSize);
-      const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
-      const fields = { length, kind, flags, count: batch.length, seq, group: active.group, bytesAfter: bytes };
-      encodeFrameHeader(header, fields, segment.header.salt, payload);
-      pieces.add(header);
-      for (const piece of payload) pieces.add(piece);
-      pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));
+    const frames = group.map(({ batch }, i) => {
+      const mark = { seq, bytesBefore: bytes };
       seq += batch.length;
+      bytes += batch.byteLength;
+      const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
+      const fields = { flags, count: batch.length, seq: mark.seq, group: active.group, bytesAfter: bytes };
+      return { mark, fields, payload: encodePayload(batch) };
+    });
+    const { seal } = active.codec;
+    const sealed = seal && (await Promise.all(frames.map(({ fields, payload }) => seal(fields, payload))));
+    for (const [i, { mark, fields, payload }] of frames.entries()) {
+      const { pieces: content, length, flags } = sealed?.[i] ?? { ...payload, flags: fields.flags };
+      places.push({ ...mark, segment, offset });
+      const header = Buffer.allocUnsafe(frameHeaderSize);
+      encodeFrameHeader(header, { ...fields, flags, length, kind: payload.kind }, segment.header.salt, content);
+      pieces.add(header);
+      for (const piece of content) pieces.add(piece);
+      pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));
       offset += frameSize(length);
     }
     this.#torn = true;
@@ -336,7 +363,7 @@ export class EventLog {
   }
 
   /** The segment that is written to; a new one when there is none, or when it is full. */
-  async #room(): Promise<{ readonly segment: Segment; readonly file: DiskFile; group: number }> {
+  async #room(): Promise<Active> {
     await this.#checkSpace();
     const { maxFileSize } = this.#options;
     if (this.#active !== undefined && (this.#active.segment.length >= maxFileSize || this.#active.group > mostGroups))
@@ -358,7 +385,7 @@ export class EventLog {
     this.#uncheckedBytes = 0;
   }
 
-  async #begin(): Promise<{ readonly segment: Segment; readonly file: DiskFile; group: number }> {
+  async #begin(): Promise<Active> {
     const { disk } = this.#context;
     const { dataDirs } = this.#options;
     const directory = dataDirs[this.#turn++ % dataDirs.length] as string;
@@ -367,7 +394,7 @@ export class EventLog {
       first: this.#end,
       bytesBefore: this.#bytes,
       salt: randomBytes(4).readUInt32LE(),
-      extra: Buffer.alloc(0),
+      extra: this.#codec.begin(),
     };
     const at = this.#spares.findIndex(path => path.startsWith(directory));
     const from = at >= 0 ? (this.#spares[at] as string) : join(directory, 'new.segment');
@@ -389,7 +416,7 @@ export class EventLog {
     const segment = begun(directory, path, header);
     this.segments.push(segment);
     // At once: an empty segment that is not the active one may be let go.
-    return (this.#active = { segment, file, group: 1 });
+    return (this.#active = { segment, file, codec: this.#codec.of(header, path), group: 1 });
   }
 
   /** No more is written to the active segment. */

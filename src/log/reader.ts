@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { SegmentCodec } from './codec.ts';
 import { isMissing, type Disk, type DiskFile } from '../core/disk.ts';
 import { toError } from '../core/errors.ts';
 import { Batch } from '../core/event.ts';
@@ -18,6 +19,7 @@ export class LogReader {
   #segment: Segment | undefined;
   #file: DiskFile | undefined;
   #frames: FrameReader | undefined;
+  #codec: SegmentCodec | undefined;
   /** Bytes of all events before `#seq`, since the log began. */
   #bytes: number;
 
@@ -54,7 +56,7 @@ export class LogReader {
       }
       const frame = await this.#nextFrame(this.#segment);
       if (frame === undefined) continue;
-      for (const batch of this.#wanted(frame, this.#segment)) {
+      for (const batch of await this.#wanted(frame, this.#segment)) {
         bytes += batch.byteLength;
         batches.push(batch);
       }
@@ -85,6 +87,7 @@ export class LogReader {
     const segment = this.#segment as Segment;
     try {
       this.#file ??= await this.#disk.open(segment.path, 'read');
+      this.#codec = this.#log.codecOf(segment);
       this.#frames = new FrameReader(this.#file, segment.header, offset, offset === undefined ? undefined : this.#seq);
     } catch (thrown) {
       // Looked for again from its beginning, if it is there.
@@ -113,7 +116,8 @@ export class LogReader {
     const where = `${segment.path} can not be read from byte ${offset}`;
     if (later === undefined || later.header.seq >= segment.end) this.#lose(segment.end, where, segment.bytesAfter);
     // How many bytes are missing is known only together with those of the frame that was found.
-    else this.#lose(later.header.seq, `${where} to ${later.at}`, later.header.bytesAfter - bytesOf(later));
+    else
+      this.#lose(later.header.seq, `${where} to ${later.at}`, later.header.bytesAfter - (await this.#bytesOf(later)));
     return later;
   }
 
@@ -125,14 +129,15 @@ export class LogReader {
   }
 
   /** What of a frame is not done with. */
-  #wanted(frame: Frame, segment: Segment): Batch[] {
+  async #wanted(frame: Frame, segment: Segment): Promise<Batch[]> {
     const { seq, count, bytesAfter } = frame.header;
     const end = seq + count;
     // It was read before, and is only passed on the way.
     if (end <= this.#seq) return [];
     let batch: Batch | undefined;
     try {
-      if (this.#log.acked.skip(seq) < end) batch = decoded(frame).placed([{ log: this.#log.name, first: seq, count }]);
+      if (this.#log.acked.skip(seq) < end)
+        batch = (await this.#decoded(frame)).placed([{ log: this.#log.name, first: seq, count }]);
     } catch (thrown) {
       // Its sum is right and its content is not: it was written so.
       segment.damaged = true;
@@ -155,18 +160,21 @@ export class LogReader {
     }
     return wanted;
   }
-}
 
-const decoded = ({ header, payload }: Frame): Batch => decodePayload(header.kind, header.count, payload);
-
-/** None if it makes no sense: the next one is asked for. */
-const bytesOf = (frame: Frame): number => {
-  try {
-    return decoded(frame).byteLength;
-  } catch {
-    return 0;
+  async #decoded({ header, payload }: Frame): Promise<Batch> {
+    const bytes = (this.#codec as SegmentCodec).open(header, payload);
+    return decodePayload(header.kind, header.count, bytes instanceof Promise ? await bytes : bytes);
   }
-};
+
+  /** None if it makes no sense: the next one is asked for. */
+  async #bytesOf(frame: Frame): Promise<number> {
+    try {
+      return (await this.#decoded(frame)).byteLength;
+    } catch {
+      return 0;
+    }
+  }
+}
 
 const slice = (batch: Batch, from: number, to: number): Batch => {
   const rest = from === 0 ? batch : batch.split(from)[1];

@@ -43,6 +43,8 @@ const durable: ChannelSpec<Set<FlumeEvent>> = {
   make: (limits, disk) => createChannel(new ArrayStore(limits, undefined, disk), limits),
 };
 
+process.env['MILLRACE_TEST_KEY'] = '00'.repeat(32);
+
 /** Over a disk in memory, with files so small that there are many. */
 const file = (name: string, options: FileChannelOptions): ChannelSpec<CrashDisk> => ({
   name: `fileChannel, ${name}`,
@@ -56,7 +58,11 @@ const file = (name: string, options: FileChannelOptions): ChannelSpec<CrashDisk>
 
 const specs: ChannelSpec[] = [
   file('from memory', {}) as ChannelSpec<unknown> as ChannelSpec,
-  file('from the disk', { cacheBytes: 1 }) as ChannelSpec<unknown> as ChannelSpec,
+  file('from the disk, encrypted', {
+    cacheBytes: 1,
+    encryptionActiveKey: 'k1',
+    encryptionKeys: { k1: 'env:MILLRACE_TEST_KEY' },
+  }) as ChannelSpec<unknown> as ChannelSpec,
   file('not synced, several directories', {
     fsync: { interval: 20 },
     checkpointDir: '/p',

@@ -6,7 +6,8 @@
 import { z } from 'zod';
 import { defineChannel, type EventChannel, type Store } from '../../core/channel.ts';
 import { MillraceError } from '../../core/errors.ts';
-import { fieldInfo, flag, int, list, path, withHome } from '../../core/options.ts';
+import { choice, fieldInfo, flag, int, list, map, path, text, withHome } from '../../core/options.ts';
+import { Codec } from '../../log/codec.ts';
 import type { Fsync } from '../../log/log.ts';
 import { FileStore } from './file-store.ts';
 
@@ -70,6 +71,18 @@ export const logOptions = {
       unit: 'bytes',
     },
   ),
+  compression: choice(['none', 'gzip', 'zstd'])(
+    'How batches are compressed; zstd needs Node.js 22.15. What does not become smaller stays as it is.',
+    { default: 'none' },
+  ),
+  encryptionActiveKey: text('The key for new data files, by name. Without it they are not encrypted.', {
+    flume: 'encryption.activeKey',
+    optional: true,
+  }),
+  encryptionKeys: map(
+    'Keys by name: file:<path> or env:<variable>, 32 bytes each, raw, hexadecimal or base64. Old files are read with the key that they name.',
+    { flume: 'encryption.keys.*', default: {} },
+  ),
 } as const;
 
 const options = z.object({
@@ -110,6 +123,11 @@ export const logOptionsOf = (given: z.output<z.ZodObject<typeof logOptions>>) =>
     maxFileSize,
     minimumRequiredSpace,
     cacheBytes,
+    codec: new Codec({
+      compression: given.compression,
+      activeKey: given.encryptionActiveKey,
+      keys: given.encryptionKeys,
+    }),
   };
 };
 
@@ -119,7 +137,8 @@ export const logOptionsOf = (given: z.output<z.ZodObject<typeof logOptions>>) =>
  * **acks** when the disk has the delivery; deliveries that wait together are made safe together · **pauses** its source while
  * it is full, and nacks after `keepAlive`, or when the disk does not take it · **redelivers** what a sink nacks, first in
  * line, and after a crash what was not acked, or not long enough ago · **completes** when its input has and all was acked ·
- * **errors** when the directories cannot be opened: `MR_LOCKED`, `MR_FOREIGN_FILES`, `MR_NEWER_FORMAT`, `MR_IO` ·
+ * **errors** when the directories cannot be opened: `MR_LOCKED`, `MR_FOREIGN_FILES`, `MR_NEWER_FORMAT`, `MR_WRONG_KEY`,
+ * `MR_IO` ·
  * **loses** nothing that it has acked, with `fsync: 'commit'`; else a power cut takes what the disk did not have yet.
  *
  * Events that cannot be read any more are reported as `MR_DATA_LOST` with their numbers, counted as `LostEventCount`, and
