@@ -388,7 +388,7 @@ export class EventLog {
   async #begin(): Promise<Active> {
     const { disk } = this.#context;
     const { dataDirs } = this.#options;
-    const directory = dataDirs[this.#turn++ % dataDirs.length] as string;
+    const directory = dataDirs[this.#turn % dataDirs.length] as string;
     const header = {
       id: this.id,
       first: this.#end,
@@ -429,6 +429,7 @@ export class EventLog {
     if (this.#options.fsync !== 'never') await this.#sync(file);
     this.#unsynced = false;
     this.#active = undefined;
+    this.#turn++;
     await file.close();
   }
 
@@ -447,9 +448,10 @@ export class EventLog {
     await this.#sync(file);
     this.#torn = false;
     this.#active = undefined;
-    // An empty one goes: the next one will have its name.
+    // An empty one goes: the next one will have its name, and is in the same directory, so that there are never two.
     const empty = segment.end === segment.header.first;
     if (empty) this.segments.pop();
+    else this.#turn++;
     await file.close();
     if (empty) await disk.remove(segment.path);
   }
@@ -552,7 +554,7 @@ export class EventLog {
 const directoriesOf = ({ dataDirs, checkpointDir }: LogOptions): string[] => [...new Set([...dataDirs, checkpointDir])];
 
 /** Flume's file channel keeps `log-1`, `log-1.meta`, `in_use.lock` and its checkpoint in directories of the same names. */
-const refuseForeign = (directory: string, names: readonly string[]): void => {
+export const refuseForeign = (directory: string, names: readonly string[]): void => {
   const flumes = names.find(name =>
     /^(log-\d+(\.meta)?|in_use\.lock|checkpoint(\.meta)?|inflight(puts|takes)|queueset)$/.test(name),
   );

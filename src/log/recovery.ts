@@ -65,7 +65,7 @@ export const recover = async (
   if (checkpoint !== undefined && trusted === undefined)
     problems.push('The checkpoint belongs to another log and does not count: everything that is held is delivered.');
 
-  const removed = await endOfLast(disk, segments, problems);
+  const removed = await endOfLast(disk, segments, trusted?.end ?? 0, problems);
   for (const [i, segment] of segments.entries()) {
     const next = segments[i + 1];
     if (next === undefined) continue;
@@ -131,19 +131,23 @@ const look = async (disk: Disk, directory: string, problems: string[]) => {
 
 /**
  * Finds the end of the last segment and cuts off what is behind it. Without a frame the file is removed, and the one before
- * is the last; returns the header of the one that was removed, which says where that should end.
+ * is the last; returns the header of the one that was removed, which says where that should end. What is before `safe` was
+ * confirmed.
  */
 const endOfLast = async (
   disk: Disk,
   segments: Segment[],
+  safe: number,
   problems: string[],
 ): Promise<Segment['header'] | undefined> => {
   let removed: Segment['header'] | undefined;
   for (let last = segments.at(-1); last !== undefined; last = segments.at(-1)) {
     const file = await disk.open(last.path, 'write');
     try {
-      await scan(file, last);
-      await cutTail(disk, file, last, problems);
+      await scan(file, last, safe);
+      // What is damaged stays as it is.
+      if (last.end < safe) last.damaged = true;
+      else await cutTail(disk, file, last, problems);
       // What was read may not be safe yet, and will be delivered.
       await file.sync();
     } finally {
@@ -152,21 +156,22 @@ const endOfLast = async (
     if (last.end > last.header.first) break;
     removed ??= last.header;
     segments.pop();
-    await disk.remove(last.path);
+    if (last.damaged) await disk.rename(last.path, damagedName(last.path));
+    else await disk.remove(last.path);
   }
   return removed;
 };
 
 /** Goes through all frames of a segment; what is damaged in the middle is left for whoever reads it. */
-const scan = async (file: DiskFile, segment: Segment): Promise<void> => {
+const scan = async (file: DiskFile, segment: Segment, safe: number): Promise<void> => {
   const reader = new FrameReader(file, segment.header);
   for (;;) {
     for (let frame = await reader.next(); frame !== undefined; frame = await reader.next())
       take(segment, reader, frame.header.bytesAfter);
-    // In the middle of its last group a crash may have left anything. A later group proves that this one was safe.
-    const { group } = reader;
+    // In the middle of its last group a crash may have left anything. A later group proves that this one was safe; so does the checkpoint.
+    const group = reader.seq < safe ? -1 : reader.group;
     const probe = new FrameReader(file, segment.header, reader.offset, reader.seq);
-    probe.group = group;
+    probe.group = reader.group;
     let later = await probe.find();
     while (later !== undefined && later.header.group <= group) later = (await probe.next()) ?? (await probe.find());
     if (later === undefined) return;

@@ -57,11 +57,7 @@ export class Register {
   static async open(disk: Disk, path: string, value: () => Buffer): Promise<Register> {
     const file = await disk.open(path, 'write');
     try {
-      const bytes = Buffer.alloc(2 * slotSize);
-      await file.read(bytes, 0);
-      const halves = [bytes.subarray(0, slotSize), bytes.subarray(slotSize)];
-      const slots = halves.map(half => decode(half, path));
-      const damaged = halves.filter((half, i) => slots[i] === undefined && half.some(byte => byte !== 0)).length;
+      const { slots, damaged } = await readSlots(file);
       return new Register(file, slots, damaged, value);
     } catch (thrown) {
       await file.close();
@@ -102,10 +98,22 @@ export class Register {
   }
 }
 
-interface Slot {
+export interface Slot {
   readonly generation: number;
   readonly value: Buffer;
 }
+
+/** What is in both slots, undefined where that is nothing whole; and how many of them are damaged. */
+export const readSlots = async (
+  file: DiskFile,
+): Promise<{ readonly slots: (Slot | undefined)[]; readonly damaged: number }> => {
+  const bytes = Buffer.alloc(2 * slotSize);
+  await file.read(bytes, 0);
+  const halves = [bytes.subarray(0, slotSize), bytes.subarray(slotSize)];
+  const slots = halves.map(half => decode(half, file.path));
+  const damaged = halves.filter((half, i) => slots[i] === undefined && half.some(byte => byte !== 0)).length;
+  return { slots, damaged };
+};
 
 const encode = (generation: number, value: Buffer): Buffer => {
   if (value.length > longestValue) throw new RangeError(`${value.length} bytes are too many for a slot`);

@@ -1,0 +1,355 @@
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
+import type { Channel } from '../../../src/core/channel.ts';
+import type { Delivery } from '../../../src/core/delivery.ts';
+import { inScope, Scope } from '../../../src/core/scope.ts';
+import { createSource } from '../../../src/core/source.ts';
+import { createSink, event, fileChannel, headers, run, seqSource, type FlumeEvent } from '../../../src/index.ts';
+import type { FileChannelOptions } from '../../../src/operators/channels/file.ts';
+import { FakeClock, recordingLog, seededRandom } from '../../../src/testing/index.ts';
+import { CrashDisk } from '../../crash/crash-disk.ts';
+
+// The laws are in test/laws/channels.test.ts, crashes in test/crash.
+
+let dir: string;
+beforeEach(() => (dir = fs.mkdtempSync(join(tmpdir(), 'millrace-file-'))));
+afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+const own = (options: FileChannelOptions = {}): FileChannelOptions => ({ dir, minimumRequiredSpace: 0, ...options });
+
+/** Puts numbered events and stops, with the sink taking none of them. */
+const fill = async (totalEvents: number, options: FileChannelOptions = {}) => {
+  const channel = fileChannel.create(own(options));
+  const source = seqSource({ totalEvents, batchSize: 50 });
+  const input = channel.input();
+  source.subscribe(input);
+  await input.done;
+  await channel.close();
+};
+
+/** Opens it again and takes everything there is; ends when nothing is held. */
+const drain = async (options: FileChannelOptions = {}, log = recordingLog()) => {
+  const got: FlumeEvent[] = [];
+  const scope = new Scope({ log });
+  const channel = inScope(scope, () => fileChannel.create(own(options)));
+  channel.output().subscribe(createSink(events => void got.push(...events)));
+  channel.end();
+  await channel.closed;
+  return { got, texts: got.map(({ body }) => body.toString()), log, scope };
+};
+
+const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, i) => String(from + i));
+
+/** A channel with a hand on either side, on a disk in memory. */
+const world = async (options: FileChannelOptions = {}, disk = new CrashDisk(seededRandom(1))) => {
+  const clock = new FakeClock();
+  const log = recordingLog();
+  const scope = new Scope({ clock, log, disk, random: seededRandom(1) });
+  const channel: Channel = inScope(scope, () => fileChannel.create({ dir: '/c', minimumRequiredSpace: 0, ...options }));
+  let emit!: (events: readonly FlumeEvent[]) => void;
+  const answers: string[] = [];
+  const source = createSource(
+    emitter => {
+      emit = events => emitter.emit(events);
+      return {
+        settled: (_, what, cause) => void answers.push(what === 'acked' ? what : String((cause as Error).message)),
+      };
+    },
+    { onFailure: 'report', maxInFlight: { deliveries: 100 } },
+  );
+  inScope(scope, () => source.subscribe(channel.input()));
+  await clock.flush();
+  const put = async (...texts: string[]) => {
+    const before = answers.length;
+    emit(texts.map(text => event(text)));
+    await clock.flush();
+    return answers.slice(before).join();
+  };
+  const taken: Delivery[] = [];
+  const take = async (batchSize: number) => {
+    inScope(scope, () => channel.output({ batchSize }).subscribe(delivery => void taken.push(delivery)));
+    await clock.flush();
+    return taken;
+  };
+  return { clock, channel, put, take, disk, log, scope, answers };
+};
+
+describe('what was confirmed', () => {
+  it('is there when the channel is opened again, in order, with its headers', async () => {
+    const channel = fileChannel.create(own());
+    const source = createSource<FlumeEvent>(emitter => {
+      emitter.emit([event('a', headers({ k: 'v', ü: '\ud800' })), event(Buffer.from([0, 255, 10])), event('')]);
+      emitter.emit([event('b')]);
+      emitter.complete();
+      return {};
+    });
+    const input = channel.input();
+    source.subscribe(input);
+    await input.done;
+    await channel.close();
+    const { got, scope } = await drain();
+    expect(got.map(({ body }) => body)).toEqual([
+      Buffer.from('a'),
+      Buffer.from([0, 255, 10]),
+      Buffer.from(''),
+      Buffer.from('b'),
+    ]);
+    expect(got[0]!.headers).toEqual({ k: 'v', ü: '\ud800' });
+    expect(scope.ledger.snapshot()).toMatchObject({ accepted: 0, delivered: 4, held: 0, kept: -4 });
+    expect(scope.ledger.difference).toBe(0);
+    expect((await drain()).got).toEqual([]);
+  });
+
+  it.each<FileChannelOptions>([
+    { maxFileSize: 4096 },
+    { maxFileSize: 4096, cacheBytes: 1 },
+    { fsync: 'never', compression: 'gzip' },
+    { fsync: { interval: 5 }, cacheBytes: 1, compression: 'gzip' },
+    { fsyncPerTransaction: false, fsyncInterval: 1 },
+  ])('is there with %j', async options => {
+    await fill(1000, options);
+    await fill(500, options);
+    const { texts } = await drain(options);
+    expect(texts).toEqual([...numbers(1000), ...numbers(500)]);
+  });
+
+  it('is spread over several directories', async () => {
+    const dirs = { dataDirs: [join(dir, 'a'), join(dir, 'b')], checkpointDir: join(dir, 'c'), dir: undefined } as never;
+    await fill(6000, { ...(dirs as object), maxFileSize: 4096 });
+    expect(fs.readdirSync(join(dir, 'a')).length).toBeGreaterThan(1);
+    expect(fs.readdirSync(join(dir, 'b')).length).toBeGreaterThan(1);
+    expect((await drain(dirs)).texts).toEqual(numbers(6000));
+  });
+
+  it('leaves no files behind when it is consumed, but what is needed to go on', async () => {
+    await fill(5000, { maxFileSize: 4096 });
+    expect(fs.readdirSync(dir).filter(name => name.endsWith('.seg')).length).toBeGreaterThan(5);
+    await drain({ maxFileSize: 4096 });
+    const names = fs.readdirSync(dir);
+    expect(names.filter(name => name.endsWith('.seg'))).toEqual([]);
+    expect(names.filter(name => name.endsWith('.spare')).length).toBeLessThanOrEqual(2);
+    // Numbers go on where they were.
+    await fill(1);
+    expect(fs.readdirSync(dir)).toContain('00000000000000005000.seg');
+  });
+});
+
+describe('refuses', () => {
+  const error = async (options: FileChannelOptions = {}): Promise<Error> => {
+    const flow = run(
+      seqSource({ totalEvents: 1 }),
+      fileChannel(own(options)),
+      createSink(() => undefined),
+    );
+    return flow.done.then(
+      () => new Error('it opened'),
+      (cause: unknown) => cause as Error,
+    );
+  };
+
+  test("directories of Flume's own file channel, and leaves them as they are", async () => {
+    for (const name of ['log-1', 'log-1.meta', 'in_use.lock', 'checkpoint']) {
+      fs.writeFileSync(join(dir, name), 'theirs');
+      expect(await error()).toMatchObject({
+        code: 'MR_FOREIGN_FILES',
+        message: expect.stringContaining(name) as string,
+      });
+      expect(fs.readdirSync(dir)).toEqual([name]);
+      fs.rmSync(join(dir, name));
+    }
+  });
+
+  test('a second channel in the same directory, also in another process', async () => {
+    const channel = fileChannel.create(own());
+    channel.input();
+    await new Promise(setImmediate);
+    while (!fs.existsSync(join(dir, 'LOCK'))) await new Promise(setImmediate);
+    expect(await error()).toMatchObject({
+      code: 'MR_LOCKED',
+      message: expect.stringContaining(`process ${process.pid}`) as string,
+    });
+    const other = spawnSync(
+      process.execPath,
+      [
+        '--import',
+        'tsx',
+        '-e',
+        `import('./src/core/lock.ts').then(m => m.lockDirectory(${JSON.stringify(dir)})).then(() => console.log('open'), e => console.log(e.code))`,
+      ],
+      { encoding: 'utf8' },
+    );
+    expect(other.stdout).toContain('MR_LOCKED');
+    await channel.close();
+    expect(await error()).toMatchObject({ message: 'it opened' });
+  });
+
+  test('two logs in one directory', async () => {
+    await fill(10);
+    const other = fs.mkdtempSync(join(tmpdir(), 'millrace-file-'));
+    await fill(20, { dir: other });
+    await fill(20, { dir: other });
+    fs.copyFileSync(join(other, '00000000000000000020.seg'), join(dir, '00000000000000000020.seg'));
+    fs.rmSync(other, { recursive: true });
+    expect(await error()).toMatchObject({ code: 'MR_FOREIGN_FILES' });
+  });
+
+  test('a newer format', async () => {
+    await fill(10);
+    const path = join(dir, '00000000000000000000.seg');
+    const bytes = fs.readFileSync(path);
+    bytes.writeUInt16LE(2, 8);
+    bytes.writeUInt32LE(0, 12);
+    bytes.writeUInt32LE((await import('node:zlib')).crc32(bytes.subarray(0, 128)), 12);
+    fs.writeFileSync(path, bytes);
+    expect(await error()).toMatchObject({ code: 'MR_NEWER_FORMAT', message: expect.stringContaining(path) as string });
+    expect(fs.readFileSync(path)).toEqual(bytes);
+  });
+
+  test('keys that are missing or wrong, without telling them', async () => {
+    process.env['MR_TEST_A'] = 'ab'.repeat(32);
+    process.env['MR_TEST_B'] = 'cd'.repeat(32);
+    const keys = (a: string, active = 'a') => ({
+      encryptionActiveKey: active,
+      encryptionKeys: { [active]: `env:${a}` },
+    });
+    await fill(10, keys('MR_TEST_A'));
+    expect(await error()).toMatchObject({
+      code: 'MR_WRONG_KEY',
+      message: expect.stringContaining('encryption.keys.a') as string,
+    });
+    expect(await error(keys('MR_TEST_B'))).toMatchObject({ code: 'MR_WRONG_KEY' });
+    process.env['MR_TEST_C'] = 'a secret that is too long to be a key';
+    expect(() => fileChannel.create(own(keys('MR_TEST_C')))).toThrow(/encryption\.keys\.a: found 37 bytes/);
+    expect(() => fileChannel.create(own(keys('MR_TEST_C')))).not.toThrow(/secret/);
+    expect(() => fileChannel.create(own(keys('MR_TEST_NONE')))).toThrow(/no environment variable MR_TEST_NONE/);
+    expect(() => fileChannel.create(own({ encryptionActiveKey: 'x' }))).toThrow(/there is no key x/);
+    // With both keys: the old files with the old one, new ones with the new one.
+    fs.writeFileSync(join(dir, 'key'), 'cd'.repeat(32));
+    const rotated = { encryptionActiveKey: 'b', encryptionKeys: { a: 'env:MR_TEST_A', b: `file:${join(dir, 'key')}` } };
+    await fill(10, rotated);
+    expect(
+      fs.readFileSync(join(dir, '00000000000000000000.seg')).includes(Buffer.from('\u0001\u0000\u0000\u00003')),
+    ).toBe(false);
+    expect((await drain(rotated)).texts).toEqual([...numbers(10), ...numbers(10)]);
+  });
+});
+
+describe('a disk that fails', () => {
+  it('refuses what it has no room for, holds what it has, and goes on by itself', async () => {
+    const { put, disk, take, channel, clock } = await world();
+    expect(await put('a', 'b')).toBe('acked');
+    disk.fault = ({ name }) => (name === 'write' ? 'ENOSPC' : undefined);
+    expect(await put('c')).toMatch(/ENOSPC.*disk is full/);
+    expect(await put('d')).toMatch(/ENOSPC/);
+    expect(channel.counters).toMatchObject({ EventPutErrorCount: 2, Unhealthy: 1 });
+    disk.fault = undefined;
+    expect(await put('e')).toBe('acked');
+    expect(channel.counters).toMatchObject({ Unhealthy: 0 });
+    const taken = await take(10);
+    for (let i = 0; i < 2; i++) taken[i]?.ack();
+    await clock.flush();
+    expect(taken.flatMap(({ events }) => events.map(({ body }) => body.toString()))).toEqual(['a', 'b', 'e']);
+  });
+
+  it('never trusts a sync that comes after one that failed', async () => {
+    const { put, disk, channel } = await world();
+    await put('a');
+    let syncs = 0;
+    disk.fault = ({ name, path }) =>
+      name === 'sync' && !path.endsWith('checkpoint') && syncs++ === 0 ? 'EIO' : undefined;
+    expect(await put('b')).toMatch(/EIO/);
+    expect(await put('c')).toBe('acked');
+    // A new file, and what was written to the old one is cut off.
+    expect([...disk.files.keys()].filter(path => path.endsWith('.seg'))).toEqual([
+      '/c/00000000000000000000.seg',
+      '/c/00000000000000000001.seg',
+    ]);
+    expect(channel.depth.events).toBe(2);
+  });
+
+  it('keeps minimumRequiredSpace free', async () => {
+    const { put, disk } = await world({ minimumRequiredSpace: 1000 });
+    disk.freeBytes = 999;
+    expect(await put('a')).toMatch(
+      /Usable space exhausted: 999 bytes are free in \/c, and minimumRequiredSpace is 1000/,
+    );
+    disk.freeBytes = 1000;
+    expect(await put('a')).toBe('acked');
+  });
+
+  it('reads again what could not be read for a moment', async () => {
+    const { put, disk, take, clock, channel } = await world({ cacheBytes: 1 });
+    await put('a');
+    await put('b');
+    disk.fault = ({ name }) => (name === 'read' ? 'EIO' : undefined);
+    await put('c');
+    const taken = await take(1);
+    for (let i = 0; i < 3; i++) taken[i]?.ack();
+    await clock.flush();
+    disk.fault = undefined;
+    await clock.advance(5000);
+    for (const delivery of taken) delivery.ack();
+    await clock.advance(5000);
+    for (const delivery of taken) delivery.ack();
+    await clock.flush();
+    expect(taken.flatMap(({ events }) => events.map(({ body }) => body.toString()))).toEqual(['a', 'b', 'c']);
+    expect(channel.counters).toMatchObject({ LostEventCount: 0 });
+  });
+});
+
+describe('damage', () => {
+  it('of one bit costs the events of one put, says which, keeps the file, and goes on', async () => {
+    await fill(200, { maxFileSize: 4096 });
+    const path = join(dir, '00000000000000000000.seg');
+    const bytes = fs.readFileSync(path);
+    const at = bytes.indexOf(Buffer.from('\u0002\u0000\u0000\u000060'));
+    bytes[at]! ^= 4;
+    fs.writeFileSync(path, bytes);
+    const { texts, log } = await drain();
+    expect(texts).toEqual([...numbers(50), ...numbers(100, 100)]);
+    expect(log.entries.map(({ message }) => message).join('\n')).toMatch(
+      /file: 50 events, numbers 50 to 99, are missing: .*0\.seg can not be read from byte \d+ to \d+\./,
+    );
+    expect(fs.readdirSync(dir)).toContain('00000000000000000000.seg.damaged');
+  });
+
+  it('of a whole file costs what was in it', async () => {
+    for (let i = 0; i < 3; i++) await fill(10);
+    fs.rmSync(join(dir, '00000000000000000010.seg'));
+    const { texts, log, scope } = await drain();
+    expect(texts).toEqual([...numbers(10), ...numbers(10)]);
+    expect(log.entries.map(({ message }) => message).join('\n')).toMatch(/10 events, numbers 10 to 19, are missing/);
+    expect(scope.metrics.snapshot()['CHANNEL.file']).toMatchObject({ LostEventCount: 10 });
+  });
+
+  it('of both slots of the checkpoint costs nothing: everything comes again', async () => {
+    await fill(10);
+    const path = join(dir, 'acked.checkpoint');
+    const bytes = fs.readFileSync(path);
+    bytes[30]! ^= 1;
+    bytes[4096 + 30]! ^= 1;
+    fs.writeFileSync(path, bytes);
+    const { texts, log } = await drain();
+    expect(texts).toEqual(numbers(10));
+    expect(log.entries.map(({ message }) => message).join('\n')).toMatch(/slots are damaged/);
+  });
+});
+
+describe('in code', () => {
+  it('needs to be told where', () => {
+    expect(() => fileChannel.create({})).toThrow(/it needs dir, or checkpointDir and dataDirs/);
+  });
+
+  it('lets several puts become safe with one sync', async () => {
+    const { put, channel } = await world();
+    await put('first');
+    const { SyncCount } = channel.counters as unknown as Record<string, number>;
+    await Promise.all(numbers(20).map(text => put(text)));
+    const after = (channel.counters as unknown as Record<string, number>)['SyncCount']!;
+    expect(after - SyncCount!).toBeLessThan(5);
+    expect(channel.depth.events).toBe(21);
+  });
+});
