@@ -47,7 +47,7 @@ const layers: Readonly<Record<string, readonly string[]>> = {
   sources: ['core', 'protocols'],
   sinks: ['core', 'protocols'],
   monitor: ['core', 'protocols'],
-  agent: ['core', 'protocols', 'operators', 'monitor'],
+  agent: ['core', 'protocols', 'log', 'operators', 'monitor'],
   testing: ['core', 'operators'],
 };
 

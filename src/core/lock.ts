@@ -63,6 +63,10 @@ const close = (server: Server | undefined): Promise<void> =>
 
 const self = (): Holder => ({ pid: process.pid, host: hostname(), boot: bootId(), began: beganAt(process.pid) });
 
+/** The process that holds a directory, as far as its file `LOCK` says; undefined if there is none. Changes nothing. */
+export const lockHolder = async (directory: string): Promise<number | undefined> =>
+  (await heldBy(join(directory, 'LOCK')))?.pid;
+
 /** Who holds it according to the file, if that is still so. */
 const heldBy = async (path: string): Promise<Holder | undefined> => {
   let holder: Partial<Holder>;
