@@ -19,6 +19,7 @@ export { netcatSource } from './sources/netcat.ts';
 export { httpSource } from './sources/http.ts';
 export { execSource } from './sources/exec.ts';
 export { seqSource } from './sources/seq.ts';
+export { spooldirSource } from './sources/spooldir.ts';
 export { taildirSource } from './sources/taildir.ts';
 export { fromObservable, type FromObservableOptions } from './sources/from-observable.ts';
 export { fromAsyncIterable, type FromAsyncIterableOptions } from './sources/from-async-iterable.ts';

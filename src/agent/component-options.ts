@@ -7,7 +7,7 @@ import type { z } from 'zod';
 import type { ComponentInfo } from '../core/component.ts';
 import { toError } from '../core/errors.ts';
 import { nearest } from '../core/nearest.ts';
-import { expectation, fieldInfo, shown, type FieldInfo } from '../core/options.ts';
+import { expectation, fieldInfo, isNotBuiltIn, shown, type FieldInfo } from '../core/options.ts';
 import type { Entry } from './properties.ts';
 import { findType, reportType, type Kind, type Table } from './registry.ts';
 import type { Place, Problems } from './report.ts';
@@ -49,6 +49,7 @@ const commonKeys: Readonly<Record<Kind, readonly string[]>> = {
 
 /** Keys of Flume that have nothing to act on here. */
 const idleKeys: Readonly<Record<string, string>> = {
+  bufferMaxLines: 'nothing is buffered by lines',
   backoffSleepIncrement: 'sources here wait for data instead of polling for it',
   cachePatternMatching: 'directories are watched here, and not listed for each batch',
   maxBackoffSleep: 'sources here wait for data instead of polling for it',
@@ -220,6 +221,13 @@ const orderedByList = (
 };
 
 const badValue = (where: string, { key, info }: Field, entry: Entry, problems: Problems): void => {
+  if (isNotBuiltIn(info, entry.value)) {
+    problems.error(entry.place(), `${where}.${key} is ${entry.value}, which is not built in yet`, {
+      code: 'MR_NOT_BUILT_IN',
+      expected: expectation(info),
+    });
+    return;
+  }
   const secret = entry.secret || info.kind === 'secret';
   const suggestion = secret ? undefined : meant(entry.value, info);
   problems.error(entry.place(), `${where}.${key} is ${secret ? '***' : shown(entry.value)}`, {

@@ -38,6 +38,7 @@ export const builtIn: Registry = {
     http: () => import('../sources/http.ts').then(m => m.httpSource),
     netcat: () => import('../sources/netcat.ts').then(m => m.netcatSource),
     seq: () => import('../sources/seq.ts').then(m => m.seqSource),
+    spooldir: () => import('../sources/spooldir.ts').then(m => m.spooldirSource),
     taildir: () => import('../sources/taildir.ts').then(m => m.taildirSource),
   },
   channel: {

@@ -1,0 +1,140 @@
+/**
+ * What is kept in the tracker directory: how far files were delivered that are not completed, and, with the policy
+ * `tracker_dir`, an empty file for each one that is.
+ *
+ * The positions are JSON: `{ "version": 1, "spoolDir": …, "files": [{ "file", "identity", "size", "mtime", "offset", "parts",
+ * "crc" }] }`. A new file replaces the old one at once, so that a crash leaves one of the two. Flume keeps the position
+ * of one file in `.flumespool-main.meta`, which is left alone. The empty files are Flume's own.
+ *
+ * @module
+ */
+import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { z } from 'zod';
+import type { Disk } from '../../core/disk.ts';
+import { MillraceError, systemCode, toError } from '../../core/errors.ts';
+import type { Log } from '../../core/scope.ts';
+import type { Look, Mark, SpoolFile } from './spool-file.ts';
+
+/** How far one file was delivered, and how it was then. */
+export interface Tracked extends Look, Mark {
+  readonly file: string;
+  readonly identity: string;
+}
+
+const count = z.int().min(0);
+const contents = z.object({
+  version: z.literal(1),
+  spoolDir: z.string(),
+  files: z.array(
+    z.object({
+      file: z.string(),
+      identity: z.string(),
+      size: count,
+      mtime: z.string().regex(/^-?\d+$/),
+      offset: count,
+      parts: count,
+      crc: count,
+    }),
+  ),
+});
+
+export class Tracker {
+  readonly #path: string;
+  readonly #spoolDir: string;
+  readonly #directory: string;
+  readonly #disk: Disk;
+  #saved = '';
+
+  constructor(directory: string, spoolDir: string, disk: Disk) {
+    this.#directory = directory;
+    this.#path = join(directory, '.flumespool-positions.json');
+    this.#spoolDir = spoolDir;
+    this.#disk = disk;
+  }
+
+  /** What was saved last. What cannot be understood is set aside and reported. */
+  async load(log: Log, now: number): Promise<readonly Tracked[]> {
+    let text: string;
+    try {
+      text = await readFile(this.#path, 'utf8');
+    } catch (cause) {
+      if (systemCode(cause) === 'ENOENT') return [];
+      throw new MillraceError('MR_IO', `${this.#path} cannot be read: ${toError(cause).message}`, { cause });
+    }
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch (cause) {
+      return this.#setAside(toError(cause).message, log, now);
+    }
+    const newer = z.object({ version: z.int().min(2) }).safeParse(value);
+    if (newer.success) {
+      const message = `${this.#path} was written by a newer version (format ${newer.data.version}). Use that version.`;
+      throw new MillraceError('MR_NEWER_FORMAT', message);
+    }
+    const { data, error } = contents.safeParse(value);
+    if (data === undefined) return this.#setAside(error.issues[0]?.message ?? '', log, now);
+    if (data.spoolDir !== this.#spoolDir) {
+      throw new MillraceError(
+        'MR_FOREIGN_FILES',
+        `${this.#directory} tracks the files of ${data.spoolDir}. Give ${this.#spoolDir} a trackerDir of its own.`,
+      );
+    }
+    this.#saved = text;
+    return data.files.map(file => ({ ...file, mtime: BigInt(file.mtime) }));
+  }
+
+  /** Writes it, unless that is what was written last. */
+  async save(files: Iterable<Tracked>): Promise<void> {
+    const text = JSON.stringify({
+      version: 1,
+      spoolDir: this.#spoolDir,
+      files: Array.from(files, file => ({ ...file, mtime: String(file.mtime) })),
+    });
+    if (text === this.#saved) return;
+    await this.#write(this.#path, text);
+    this.#saved = text;
+  }
+
+  /** Marks a file as completed, by an empty one. */
+  async complete(path: string): Promise<void> {
+    await this.#disk.makeDirectory(dirname(path));
+    const file = await this.#disk.open(path, 'write');
+    await file.close();
+    await this.#disk.syncDirectory(dirname(path));
+  }
+
+  async #setAside(problem: string, log: Log, now: number): Promise<readonly Tracked[]> {
+    const aside = `${this.#path}.corrupt-${now}`;
+    await this.#disk.rename(this.#path, aside);
+    const then = `It was set aside as ${aside}; files that were delivered in part are read from the start.`;
+    log.error(`${this.#path} is damaged: ${problem}. ${then}`, { code: 'MR_CORRUPT_FILE' });
+    return [];
+  }
+
+  async #write(path: string, text: string): Promise<void> {
+    const next = `${path}.tmp`;
+    await this.#disk.makeDirectory(this.#directory);
+    const file = await this.#disk.open(next, 'write');
+    try {
+      await file.truncate(0);
+      await file.write([Buffer.from(text)], 0);
+      // Without it the rename may reach the disk before the content, and a power cut leaves an empty file.
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await this.#disk.rename(next, path);
+    // Without it a power cut brings back the positions before, and what was delivered since comes again.
+    await this.#disk.syncDirectory(this.#directory);
+  }
+}
+
+/** What is to be kept of a file that is not completed. */
+export const trackedOf = ({ path, identity, look, committed }: SpoolFile): Tracked => ({
+  file: path,
+  identity,
+  ...look,
+  ...committed,
+});
