@@ -13,7 +13,7 @@ import type { Clock, Timer } from '../core/clock.ts';
 import { Deque } from '../core/deque.ts';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError, toError } from '../core/errors.ts';
-import type { Batch } from '../core/event.ts';
+import type { Batch, LogLife } from '../core/event.ts';
 import type { Acked, Range } from './acked.ts';
 import { Codec, type SegmentCodec } from './codec.ts';
 import {
@@ -97,6 +97,8 @@ const spaceCheckBytes = 16 * 1024 * 1024;
 
 export class EventLog {
   readonly id: Buffer;
+  /** For positions. */
+  readonly life: LogLife;
   readonly segments: Segment[];
   /** How often the disk was asked to make something safe, and how many bytes it was given. */
   readonly counters = { SyncCount: 0, BytesWritten: 0, LostEventCount: 0, CheckpointWriteErrorCount: 0 };
@@ -136,6 +138,7 @@ export class EventLog {
     this.#spares = found.spares;
     this.#acked = found.acked;
     this.#end = found.end;
+    this.life = { id: this.id.toString('hex'), life: randomBytes(8).toString('hex'), end: found.end };
     this.#bytes = found.bytes;
   }
 
@@ -196,11 +199,6 @@ export class EventLog {
   /** What opens the payloads of a segment. */
   codecOf({ header, path }: Segment): SegmentCodec {
     return this.#codec.of(header, path);
-  }
-
-  /** The id as text. */
-  get name(): string {
-    return this.id.toString('hex');
   }
 
   /** Behind the last event that is safe. */

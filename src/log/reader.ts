@@ -137,7 +137,7 @@ export class LogReader {
     let batch: Batch | undefined;
     try {
       if (this.#log.acked.skip(seq) < end)
-        batch = (await this.#decoded(frame)).placed([{ log: this.#log.name, first: seq, count }]);
+        batch = (await this.#decoded(frame)).placed([{ log: this.#log.life, first: seq, count }]);
     } catch (thrown) {
       // Its sum is right and its content is not: it was written so.
       segment.damaged = true;

@@ -145,9 +145,7 @@ const endOfLast = async (
     const file = await disk.open(last.path, 'write');
     try {
       await scan(file, last, safe);
-      // What is damaged stays as it is.
-      if (last.end < safe) last.damaged = true;
-      else await cutTail(disk, file, last, problems);
+      await cutTail(disk, file, last, safe, problems);
       // What was read may not be safe yet, and will be delivered.
       await file.sync();
     } finally {
@@ -156,8 +154,7 @@ const endOfLast = async (
     if (last.end > last.header.first) break;
     removed ??= last.header;
     segments.pop();
-    if (last.damaged) await disk.rename(last.path, damagedName(last.path));
-    else await disk.remove(last.path);
+    await disk.remove(last.path);
   }
   return removed;
 };
@@ -190,14 +187,22 @@ const take = (segment: Segment, { offset, seq }: FrameReader, bytesAfter: number
 };
 
 /** Cuts the file behind its last frame. What looks like the beginning of another frame is kept aside. */
-const cutTail = async (disk: Disk, file: DiskFile, segment: Segment, problems: string[]): Promise<void> => {
+const cutTail = async (
+  disk: Disk,
+  file: DiskFile,
+  segment: Segment,
+  safe: number,
+  problems: string[],
+): Promise<void> => {
   const size = await file.size();
   if (size <= segment.length) return;
   const head = Buffer.alloc(frameHeaderSize);
   await file.read(head, segment.length);
   const { seq, length, count } = decodeFrameHeader(head, 0);
-  if (seq === segment.end && count > 0) {
-    const torn = Buffer.alloc(Math.min(frameSize(length), size - segment.length, mostKept));
+  const damaged = segment.end < safe;
+  if (damaged || (seq === segment.end && count > 0)) {
+    const most = damaged ? mostKept : Math.min(frameSize(length), mostKept);
+    const torn = Buffer.alloc(Math.min(most, size - segment.length));
     await file.read(torn, segment.length);
     const path = `${segment.path}.torn`;
     const aside = await disk.open(path, 'write');
@@ -207,9 +212,10 @@ const cutTail = async (disk: Disk, file: DiskFile, segment: Segment, problems: s
     } finally {
       await aside.close();
     }
-    problems.push(
-      `${segment.path} ends in the middle of a put of ${count} events, which was never confirmed; its ${torn.length} bytes are kept in ${path}.`,
-    );
+    const what = damaged
+      ? `can not be read from byte ${segment.length} on`
+      : `ends in the middle of a put of ${count} events, which was never confirmed`;
+    problems.push(`${segment.path} ${what}; ${torn.length} bytes are kept in ${path}.`);
   }
   await file.truncate(segment.length);
 };
