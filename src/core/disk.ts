@@ -31,8 +31,8 @@ export interface DiskFile {
 }
 
 export interface Disk {
-  /** `read`: there must be one. `write`: to read and write, made if there is none. */
-  open(path: string, mode: 'read' | 'write'): Promise<DiskFile>;
+  /** `read`: there must be one. `write`: to read and write, made if there is none. `new`: there must be none. */
+  open(path: string, mode: 'read' | 'write' | 'new'): Promise<DiskFile>;
   /** Names in a directory; none if there is no such directory. */
   list(directory: string): Promise<string[]>;
   /** Replaces what has that name. */
@@ -51,7 +51,8 @@ export interface Disk {
 export const systemDisk: Disk = {
   open: (path, mode) =>
     named(path, async () => {
-      const flags = mode === 'read' ? fs.constants.O_RDONLY : fs.constants.O_RDWR | fs.constants.O_CREAT;
+      const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants;
+      const flags = { read: O_RDONLY, write: O_RDWR | O_CREAT, new: O_RDWR | O_CREAT | O_EXCL }[mode];
       return new SystemFile(path, await fs.promises.open(path, flags));
     }),
   list: directory =>
@@ -95,6 +96,10 @@ const syncDirectory = async (directory: string): Promise<void> => {
 /** Whether an error says that there is no such file. */
 export const isMissing = (error: unknown): boolean =>
   error instanceof MillraceError && systemCode(error.cause) === 'ENOENT';
+
+/** Whether an error says that there is one already. */
+export const isTaken = (error: unknown): boolean =>
+  error instanceof MillraceError && systemCode(error.cause) === 'EEXIST';
 
 class SystemFile implements DiskFile {
   readonly path: string;

@@ -66,10 +66,18 @@ const eventsOf = ({ bytes, ends, headers: head }: Block): FlumeEvent[] => {
   return events;
 };
 
+/** A log, from one opening to the next. */
+export interface LogLife {
+  readonly id: string;
+  /** Another one each time that it is opened. */
+  readonly life: string;
+  /** Behind the last event that it had then. What had a later number before was lost; new events have those numbers now. */
+  readonly end: number;
+}
+
 /** Where events are in a log: the number of the first, and how many follow each other. */
 export interface Position {
-  /** Which log. */
-  readonly log: string;
+  readonly log: LogLife;
   readonly first: number;
   readonly count: number;
 }

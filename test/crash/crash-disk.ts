@@ -242,7 +242,7 @@ export class CrashDisk implements Disk {
 
   // --- Disk
 
-  async open(path: string, mode: 'read' | 'write'): Promise<DiskFile> {
+  async open(path: string, mode: 'read' | 'write' | 'new'): Promise<DiskFile> {
     return this.#call({ name: 'open', path }, () => {
       let inode = this.#seen.get(path);
       if (inode === undefined) {
@@ -251,7 +251,8 @@ export class CrashDisk implements Disk {
         if (!this.#directories.has(dirname(path))) throw failure('ENOENT', path);
         inode = new Inode();
         this.#change({ directory: dirname(path), to: path, inode });
-      } else if (mode === 'write' && this.readOnly) throw failure('EROFS', path);
+      } else if (mode === 'new') throw failure('EEXIST', path);
+      else if (mode === 'write' && this.readOnly) throw failure('EROFS', path);
       const file = this.#file(path, inode, mode);
       this.opened.add(file);
       return file;
@@ -312,7 +313,7 @@ export class CrashDisk implements Disk {
     );
   }
 
-  #file(path: string, inode: Inode, mode: 'read' | 'write'): DiskFile {
+  #file(path: string, inode: Inode, mode: 'read' | 'write' | 'new'): DiskFile {
     const use = <R>(name: Operation['name'], act: () => R, failed?: () => void): Promise<R> =>
       this.#call(
         { name, path },

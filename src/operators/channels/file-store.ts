@@ -22,7 +22,6 @@ export interface FileStoreOptions extends LogOptions {
 const readBytes = 1024 * 1024;
 
 export class FileStore implements Store {
-  readonly durable = true;
   readonly capacity: { readonly events: number; readonly bytes: number };
   readonly counters: Record<string, number>;
   readonly #options: FileStoreOptions;
@@ -55,8 +54,17 @@ export class FileStore implements Store {
   }
   #failing = false;
 
+  /** Which log it is, once it is open. */
+  get log(): string | undefined {
+    return this.#log?.name;
+  }
+
   get events(): number {
     return this.#log?.events ?? 0;
+  }
+
+  get kept(): number {
+    return this.events;
   }
 
   get bytes(): number {
@@ -125,7 +133,7 @@ export class FileStore implements Store {
   #arrived(batch: Batch, place: Place): void {
     if (place.seq !== this.#next) return;
     if (this.#hasRoom && this.#reading === undefined) {
-      const position = { log: (this.#log as EventLog).name, first: place.seq, count: batch.length };
+      const position = { log: (this.#log as EventLog).life, first: place.seq, count: batch.length };
       this.#line.push(batch.placed([position]));
       this.#next += batch.length;
     } else {
