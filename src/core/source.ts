@@ -118,6 +118,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   readonly #outlet: Outlet<T>;
   readonly #queue = new Deque<Entry<T, Tag>>();
   readonly #letGo: () => void;
+  /** The session before this one: over when it is. */
+  readonly #previous: Promise<void> | undefined;
   #handle: SourceSession<Tag> | undefined;
   /** Events emitted and not settled. */
   #held = 0;
@@ -147,6 +149,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     this.#options = options;
     this.#subscriber = subscriber;
     this.#scope = scope;
+    this.#previous = previous;
     this.#counters =
       (scope.metrics.find('SOURCE', name) as SourceCounters | undefined) ??
       scope.metrics.register('SOURCE', name, sourceCounters());
@@ -341,6 +344,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     this.#letGo();
     this.#counters.StopTime = this.#scope.clock.now();
     try {
+      // Given up before it could open: the one before may still be closing, and the next one waits for this one only.
+      await this.#previous?.catch(() => undefined);
       // What is still being opened is closed as soon as it is open: a new session must not meet it.
       await this.#opening?.catch(() => undefined);
       try {

@@ -333,6 +333,36 @@ describe('ending', () => {
     expect(scope.ledger.settledLate).toBe(1);
   });
 
+  test('a session opens when the last open one has closed, also if one in between never opened', async () => {
+    const { clock, subscribe } = world();
+    const closed = deferred();
+    let open = 0;
+    const close = async () => {
+      await closed.promise;
+      open--;
+    };
+    const source = createSource(
+      () => {
+        expect(++open).toBe(1);
+        return { close };
+      },
+      { drainTimeout: 10 },
+    );
+    const first = subscribe(source);
+    await clock.flush();
+    first.subscription.unsubscribe();
+    // Given up before the first one has closed.
+    subscribe(source).subscription.unsubscribe();
+    await clock.advance(100);
+    const { sink } = subscribe(source);
+    await clock.flush();
+    expect(open).toBe(1);
+    closed.resolve();
+    await clock.flush();
+    expect(open).toBe(1);
+    expect(sink.ended).toBeUndefined();
+  });
+
   test('a second session opens when the first has drained, never beside it', async () => {
     const { clock, scope } = world();
     const source = scriptedSource([{ emit: [1] }, { emit: [2] }, 'idle']);
