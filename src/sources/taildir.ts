@@ -18,9 +18,12 @@ import { flag, int, map, path, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext, SourceSession } from '../core/source.ts';
 import { Discovery } from './tailing/discovery.ts';
 import { fileGroups, type Problem } from './tailing/file-groups.ts';
-import { chunkSize, LineReader, type Chunk } from './tailing/line-reader.ts';
+import { chunkSize, LineReader, type Chunk, type Rewritten } from './tailing/line-reader.ts';
 import { loadPositions, savePositions } from './tailing/position-file.ts';
-import type { Sent, TailFile } from './tailing/tail-file.ts';
+import { compression } from './tailing/fingerprint.ts';
+import { Copies } from './tailing/copies.ts';
+import type { Sent } from './tailing/progress.ts';
+import type { TailFile } from './tailing/tail-file.ts';
 
 const options = z
   .object({
@@ -125,6 +128,7 @@ class Tailing implements SourceSession<Sent> {
   readonly #context: SourceContext;
   readonly #counters: Counters;
   readonly #reader: LineReader;
+  readonly #copies = new Copies(file => this.#open(file));
   #discovery!: Discovery;
 
   /** Files that may have something new, in the order of their turns. */
@@ -132,6 +136,7 @@ class Tailing implements SourceSession<Sent> {
   /** What was read and not yet handed over; two at most. */
   readonly #chunks = new Deque<Chunk>();
   #asked = false;
+  #scanned = false;
   #room: (() => void) | undefined;
   #working: Promise<void> | undefined;
   #stopped = false;
@@ -150,30 +155,50 @@ class Tailing implements SourceSession<Sent> {
   #savedChanges = 0;
   #saveTimer: Timer;
   #saving: Promise<void> | undefined;
+  #written = Promise.resolve();
+  /** Positions cannot be written, and that was reported. */
+  #saveFailing = false;
+  /** Somebody was told that compressed files are not read. */
+  #saidCompressed = false;
 
   constructor(options: Options, emitter: Emitter<FlumeEvent, Sent>, context: SourceContext) {
     this.#options = options;
     this.#emitter = emitter;
     this.#context = context;
-    const own = { OpenFileCount: 0, LinePartCount: 0, LostByteCount: 0 };
+    const own = {
+      OpenFileCount: 0,
+      DeletedFileCount: 0,
+      RewrittenFileCount: 0,
+      CompressedFileCount: 0,
+      LinePartCount: 0,
+      LostByteCount: 0,
+      PositionWriteFail: 0,
+    };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
     this.#reader = new LineReader(options.maxLineLength);
   }
 
   async open(): Promise<void> {
     const { positionFile, skipToEnd, pollInterval, fileHeader, fileHeaderKey, filegroups, headers } = this.#options;
-    const { log, clock } = this.#context;
+    const { log, clock, disk } = this.#context;
     const groups = fileGroups(filegroups, headers, () => undefined);
-    const saved = await loadPositions(positionFile, log, clock.now());
+    const saved = await loadPositions(disk, positionFile, log, clock.now());
     this.#discovery = new Discovery(
       { groups, saved, skipToEnd, pollInterval, fileHeader: fileHeader ? fileHeaderKey : undefined },
       this.#context,
-      file => this.#wake(file),
-      cause => this.#emitter.fail(cause),
+      {
+        wake: file => this.#wake(file),
+        gone: file => this.#forget(file, false),
+        lost: former => this.#copies.lost(former),
+        scanning: () => this.#scanning(),
+        fail: cause => this.#emitter.fail(cause),
+      },
     );
     // Trouble with it shows at the start.
     await this.#save();
     await this.#discovery.start();
+    this.#scanned = true;
+    this.#work();
     this.#sweepLater();
     this.#saveLater();
   }
@@ -187,7 +212,7 @@ class Tailing implements SourceSession<Sent> {
 
   settled(sent: Sent, what: Settled): void {
     if (what !== 'acked') return;
-    sent.file.acked(sent);
+    sent.progress.acked(sent);
     this.#moved = true;
   }
 
@@ -216,7 +241,7 @@ class Tailing implements SourceSession<Sent> {
       const chunk = this.#chunks.peek();
       if (chunk === undefined) return;
       const batch = byteOffsetHeader ? chunk.takeWithOffsets(batchSize, 'byteoffset') : chunk.take(batchSize);
-      const sent = chunk.file.send(chunk.offset);
+      const sent = chunk.send();
       if (chunk.empty) {
         this.#chunks.shift();
         this.#room?.();
@@ -242,17 +267,23 @@ class Tailing implements SourceSession<Sent> {
     // At once, and not when it is its turn: by then it may be deleted.
     if (file.handle === undefined && this.#opened.size < this.#options.maxOpenFiles && !this.#stopped)
       this.#open(file).catch(() => undefined);
-    if (file.queued || file.held) return;
+    if (file.queued || file.holds > 0) return;
     file.queued = true;
     this.#ready.push(file);
-    if (this.#working === undefined && !this.#stopped) this.#working = this.#readAll();
+    this.#work();
+  }
+
+  #work(): void {
+    // Not before everything is known that there is: what looks new may be a copy.
+    if (!this.#scanned || this.#stopped || this.#ready.length === 0) return;
+    this.#working ??= this.#readAll();
   }
 
   async #readAll(): Promise<void> {
     try {
       for (let file = this.#ready.shift(); file !== undefined && !this.#stopped; file = this.#ready.shift()) {
         file.queued = false;
-        await this.#turn(file);
+        if (file.holds === 0) await this.#turn(file);
       }
     } catch (thrown) {
       this.#emitter.fail(toError(thrown));
@@ -264,47 +295,84 @@ class Tailing implements SourceSession<Sent> {
     const { seen } = file;
     try {
       await this.#open(file);
-      const more = file.handle !== undefined && (await this.#readSome(file));
+      const what = file.handle === undefined ? 'end' : await this.#read(file);
       file.failing = false;
-      if (this.#stopped) return;
+      if (this.#stopped || what === 'held') return;
+      if (what === 'rewritten') return this.#rewritten(file);
       if (file.seen > seen) this.#grew(file);
-      if (more) this.#wake(file);
+      if (what === 'more') this.#wake(file);
       else await this.#atEnd(file, file.seen > seen);
     } catch (thrown) {
       await this.#failed(file, toError(thrown));
     }
   }
 
-  /** Reads as much as one turn may; true if there is more. */
-  async #readSome(file: TailFile): Promise<boolean> {
+  /** Reads as much as one turn may, if this is still what was read before. */
+  async #read(file: TailFile): Promise<'more' | 'end' | 'held' | Rewritten> {
+    const top = await file.top();
+    if (!(await file.isSame(top))) return 'rewritten';
+    if (file.position === 0 && this.#isCompressed(file, top)) return 'end';
+    if (file.fresh && top.length > 0) {
+      const { clock } = this.#context;
+      const waits = await this.#copies.suspects(file, top, clock.now());
+      if (waits) file.holds++;
+      if (file.holds > 0) return 'held';
+      file.fresh = false;
+    }
+    const what = await this.#readSome(file);
+    file.step(top);
+    this.#copies.learn(file);
+    return what;
+  }
+
+  #isCompressed(file: TailFile, top: Buffer): boolean {
+    const format = compression(top);
+    if (format === undefined) return false;
+    const { name, log } = this.#context;
+    if (!file.skipped) this.#count('CompressedFileCount', 1);
+    file.skipped = true;
+    file.size = 0;
+    if (!this.#saidCompressed)
+      log.warn(`${name}: ${file.path} is compressed (${format}). It is not read, nor are others; this is said once.`);
+    this.#saidCompressed = true;
+    return true;
+  }
+
+  async #readSome(file: TailFile): Promise<'more' | 'end' | Rewritten> {
     const { maxBatchCount, batchSize } = this.#options;
     const start = file.position;
     let lines = maxBatchCount > 0 ? maxBatchCount * batchSize : Infinity;
     await this.#reader.begin();
     for (;;) {
       const chunk = await this.#reader.next(file, lines);
-      if (chunk === undefined || this.#stopped) return false;
+      if (chunk === undefined || this.#stopped) return 'end';
+      if (chunk === 'rewritten') return chunk;
       if (lines !== Infinity) lines -= chunk.lines;
-      if (chunk.cut) this.#counters['LinePartCount'] = (this.#counters['LinePartCount'] ?? 0) + 1;
+      if (chunk.cut) this.#count('LinePartCount', 1);
       await this.#offer(chunk);
-      if (chunk.last) return false;
-      if (lines <= 0 || (file.position - start >= turnBytes && this.#ready.length > 0)) return true;
+      if (chunk.last) return 'end';
+      if (lines <= 0 || (file.position - start >= turnBytes && this.#ready.length > 0)) return 'more';
     }
   }
 
   /** There is no more in this file for now. */
   async #atEnd(file: TailFile, grew: boolean): Promise<void> {
-    if (!grew && (await this.#truncated(file))) return this.#wake(file);
     const { clock } = this.#context;
     const over = file.lostAt !== undefined && clock.now() - Math.max(file.lostAt, file.grewAt) >= rotateWait;
-    if (!grew && file.handle !== undefined && (file.idle || over)) {
+    let exists = false;
+    const { handle } = file;
+    if (!grew && handle !== undefined && (file.idle || over)) {
       const rest = await this.#reader.rest(file);
+      if (rest === 'rewritten') return this.#rewritten(file);
       if (rest !== undefined) await this.#offer(rest);
+      if (over) exists = (await handle.stat()).nlink > 0;
       await this.#close(file);
+      file.rest();
     }
     if (file.lostAt === undefined) this.#lost.delete(file);
     else if (file.handle !== undefined) this.#lost.add(file);
-    else this.#forget(file);
+    else this.#forget(file, exists);
+    this.#counters['DeletedFileCount'] = this.#lost.size;
     this.#release(file);
   }
 
@@ -315,15 +383,55 @@ class Tailing implements SourceSession<Sent> {
     this.#active.add(file);
   }
 
-  async #truncated(file: TailFile): Promise<boolean> {
-    const { size } = (await file.handle?.stat()) ?? { size: file.seen };
-    if (size >= file.seen) return false;
+  // --- contents that are replaced
+
+  /** Its copy is looked for before it is read from the start: who copies has come to the end before the file is emptied. */
+  #rewritten(file: TailFile): void {
     const { name, log } = this.#context;
-    log.warn(`${name}: ${file.path} was truncated to ${size} bytes; it is read from the start.`);
-    this.#countLoss(file.seen - file.position);
-    file.restart();
-    this.#moved = true;
-    return true;
+    this.#count('RewrittenFileCount', 1);
+    log.warn(`${name}: ${file.path} was truncated, or written anew; it is read from the start.`);
+    file.holds++;
+    this.#copies.lost(file.restart());
+    this.#discovery.rescan();
+  }
+
+  #scanning(): () => Promise<void> {
+    const find = this.#copies.find();
+    return async () => {
+      for (const file of this.#discovery.files.values()) this.#copies.learn(file);
+      const heirs = await find(this.#discovery.files.values());
+      if (heirs.size === 0) return;
+      for (const [former, heir] of heirs) {
+        const { file, position, size } = former;
+        file.former = undefined;
+        if (heir === undefined) this.#lostBytes(file.path, position, size, 'was truncated');
+        else {
+          const { name, log } = this.#context;
+          log.info(`${name}: what was in ${file.path} is in ${heir.path} now; it is read from ${position} on there.`);
+        }
+      }
+      // Before anything new is read: otherwise the next start would take the old position for the new content.
+      await this.#saveNow();
+      for (const [{ file }, heir] of heirs) {
+        if (heir !== undefined) {
+          if (this.#copies.acquit(heir)) heir.holds--;
+          this.#wake(heir);
+        }
+        file.holds--;
+        this.#wake(file);
+      }
+    };
+  }
+
+  #lostBytes(path: string, from: number, to: number, why: string): void {
+    if (to <= from) return;
+    const { name, log } = this.#context;
+    log.error(`${name}: ${path} ${why}, and its bytes from ${from} to ${to} were not read.`);
+    this.#count('LostByteCount', to - from);
+  }
+
+  #count(counter: string, by: number): void {
+    this.#counters[counter] = (this.#counters[counter] ?? 0) + by;
   }
 
   async #failed(file: TailFile, cause: Error): Promise<void> {
@@ -334,7 +442,7 @@ class Tailing implements SourceSession<Sent> {
     }
     file.failing = true;
     await this.#close(file);
-    if (file.lostAt !== undefined) this.#forget(file);
+    if (file.lostAt !== undefined) this.#forget(file, true);
     this.#release(file);
   }
 
@@ -343,23 +451,19 @@ class Tailing implements SourceSession<Sent> {
     const { successor } = file;
     if (successor === undefined) return;
     file.successor = undefined;
-    successor.held = false;
+    successor.holds--;
     this.#wake(successor);
   }
 
-  #forget(file: TailFile): void {
+  /** It cannot be read any more, or has long been silent under a name that nobody wants. */
+  #forget(file: TailFile, exists: boolean): void {
     const { size, position, path, forgotten } = file;
     this.#lost.delete(file);
     this.#active.delete(file);
-    this.#discovery.forget(file);
-    if (forgotten || size <= position) return;
-    const { name, log } = this.#context;
-    log.error(`${name}: ${path} is gone, and its bytes from ${position} to ${size} were not read.`);
-    this.#countLoss(size - position);
-  }
-
-  #countLoss(bytes: number): void {
-    this.#counters['LostByteCount'] = (this.#counters['LostByteCount'] ?? 0) + bytes;
+    this.#copies.forget(file);
+    this.#discovery.forget(file, exists);
+    if (!forgotten && !file.skipped) this.#lostBytes(path, position, size, 'is gone');
+    this.#release(file);
   }
 
   // --- open files
@@ -405,28 +509,54 @@ class Tailing implements SourceSession<Sent> {
         this.#wake(file);
       }
       for (const file of this.#lost) this.#wake(file);
-      this.#sweepLater();
+      this.#copies.cleared(clock.now()).then(
+        files => {
+          for (const file of files) {
+            file.holds--;
+            this.#wake(file);
+          }
+        },
+        (thrown: unknown) => this.#emitter.fail(toError(thrown)),
+      );
+      if (!this.#stopped) this.#sweepLater();
     });
   }
 
   #saveLater(): void {
-    const { clock, log, name } = this.#context;
+    const { clock } = this.#context;
     this.#saveTimer = clock.after(this.#options.writePosInterval, () => {
       const due = this.#moved || this.#savedChanges !== this.#discovery.changes;
-      const saving = due ? this.#save() : Promise.resolve();
-      this.#saving = saving
-        .catch((error: unknown) => log.error(`${name}: ${toError(error).message}`, { cause: error }))
-        .then(() => {
-          if (!this.#stopped) this.#saveLater();
-        });
+      this.#saving = (due ? this.#saveNow() : Promise.resolve()).then(() => {
+        if (!this.#stopped) this.#saveLater();
+      });
     });
   }
 
-  async #save(): Promise<void> {
+  /** Trouble with it is reported once, and counted. It is tried again. */
+  async #saveNow(): Promise<void> {
+    const { log, name } = this.#context;
+    try {
+      await this.#save();
+      if (this.#saveFailing) log.info(`${name}: positions can be written again.`);
+      this.#saveFailing = false;
+    } catch (cause) {
+      this.#count('PositionWriteFail', 1);
+      if (!this.#saveFailing)
+        log.error(`${name}: ${toError(cause).message} It is tried again; a crash now repeats lines.`, { cause });
+      this.#saveFailing = true;
+    }
+  }
+
+  /** One at a time: they write into the same file. */
+  #save(): Promise<void> {
+    return (this.#written = this.#written.catch(() => undefined).then(() => this.#write()));
+  }
+
+  async #write(): Promise<void> {
     this.#moved = false;
     this.#savedChanges = this.#discovery.changes;
     try {
-      await savePositions(this.#options.positionFile, this.#discovery.positions());
+      await savePositions(this.#context.disk, this.#options.positionFile, this.#discovery.positions());
     } catch (error) {
       this.#moved = true;
       throw error;

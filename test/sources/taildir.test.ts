@@ -484,12 +484,12 @@ describe('taildir source', () => {
       flows = [];
     });
 
-    it('leaves nothing but the position file behind', async () => {
+    it('leaves nothing but the position file and its fingerprints behind', async () => {
       writeFileSync(at('a.log'), 'one\n');
       const tail = new Tail({ writePosInterval: 1 });
       await tail.until(1);
       await tail.stop();
-      expect(readdirSync(at('positions'))).toEqual(['p.json']);
+      expect(readdirSync(at('positions')).sort()).toEqual(['p.json', 'p.json.fingerprints']);
     });
   });
 

@@ -6,6 +6,8 @@
 import { MillraceError } from '../../core/errors.ts';
 import { Batch, headers as makeHeaders, type Block, type FlumeEvent, type Headers } from '../../core/event.ts';
 import { cutLines, partHeaders, withoutReturns } from '../../protocols/lines.ts';
+import { endOf, noBytes } from './fingerprint.ts';
+import type { Progress, Sent } from './progress.ts';
 import type { TailFile } from './tail-file.ts';
 
 /**
@@ -16,23 +18,30 @@ export const chunkSize = 512 * 1024;
 
 const newline = 0x0a;
 
+/** The bytes before those that were to be read are not the ones that were there. */
+export type Rewritten = 'rewritten';
+
 /** Lines of one file, read and not yet handed over. */
 export class Chunk {
-  readonly file: TailFile;
   /** The file had no more than this. */
   readonly last: boolean;
   /** Part of a line, or a last line: in the file there is no newline behind it. */
   readonly cut: boolean;
+  readonly #progress: Progress;
   readonly #headers: Headers;
   /** Whole lines, each with its newline. */
   #bytes: Buffer;
+  /** Where in the file they begin, and what stands before them. */
   #offset: number;
+  #before: Buffer;
 
-  constructor(file: TailFile, bytes: Buffer, offset: number, last: boolean, headers = file.headers, cut = false) {
-    this.file = file;
+  /** What was just read: the file is not moved on yet. */
+  constructor(file: TailFile, bytes: Buffer, last: boolean, headers = file.headers, cut = false) {
     this.last = last;
+    this.#progress = file.progress;
     this.#bytes = bytes;
-    this.#offset = offset;
+    this.#offset = file.position;
+    this.#before = file.before ?? noBytes;
     this.#headers = headers;
     this.cut = cut;
   }
@@ -46,9 +55,9 @@ export class Chunk {
     return cutLines(this.#bytes, this.#headers)?.ends.length ?? 0;
   }
 
-  /** Where in the file the rest of it begins. */
-  get offset(): number {
-    return this.#offset;
+  /** Notes that what was taken is on its way. */
+  send(): Sent {
+    return this.#progress.send(this.#offset, this.#before);
   }
 
   /** Takes up to `count` lines off its front. */
@@ -73,9 +82,11 @@ export class Chunk {
 
   #cut(count: number): Block {
     const block = cutLines(this.#bytes, this.#headers, count) as Block;
-    const { length } = block.bytes;
-    this.#bytes = this.#bytes.subarray(length);
-    this.#offset += this.cut ? length - 1 : length;
+    const length = this.cut ? block.bytes.length - 1 : block.bytes.length;
+    this.#bytes = this.#bytes.subarray(block.bytes.length);
+    this.#offset += length;
+    // Now, as returns are taken off in place.
+    this.#before = endOf(this.#before, block.bytes.subarray(0, length));
     return block;
   }
 
@@ -107,52 +118,61 @@ export class LineReader {
   }
 
   /** The next whole lines, at most `maxLines` of them; undefined if there are none now. The file is open. */
-  async next(file: TailFile, maxLines = Infinity): Promise<Chunk | undefined> {
+  async next(file: TailFile, maxLines = Infinity): Promise<Chunk | Rewritten | undefined> {
     if (file.parts > 0 || file.seen - file.position >= chunkSize) return this.#longLine(file);
     const wanted = chunkSize - this.#filled;
     const read = await (this.#ahead ?? this.#read(file));
     this.#ahead = undefined;
+    if (read < 0) return 'rewritten';
     const filled = this.#filled + read;
     const all = filled === 0 ? 0 : this.#buffer.lastIndexOf(newline, filled - 1) + 1;
     const end = maxLines === Infinity ? all : this.#endOfLines(maxLines, all);
-    const offset = file.position;
-    file.position += end;
-    file.seen = end === all ? offset + filled : file.position;
-    this.#filled = filled - end;
-    if (end === 0) return filled === chunkSize ? this.#longLine(file) : undefined;
-    const bytes = this.#handOver(end, filled);
+    if (end === 0) {
+      file.seen = file.position + filled;
+      this.#filled = filled;
+      return filled === chunkSize ? this.#longLine(file) : undefined;
+    }
     const last = read < wanted && end === all;
+    const bytes = this.#handOver(end, filled);
+    const chunk = new Chunk(file, bytes, last);
+    file.moveOn(bytes);
+    file.seen = end === all ? file.position + this.#filled : file.position;
     if (!last && maxLines === Infinity) {
       this.#ahead = this.#read(file);
       this.#ahead.catch(() => undefined);
     }
-    return new Chunk(file, bytes, offset, last);
+    return chunk;
   }
 
   /** What there is of a line that has no end, as if it had one; undefined if there is nothing. */
-  async rest(file: TailFile): Promise<Chunk | undefined> {
+  async rest(file: TailFile): Promise<Chunk | Rewritten | undefined> {
     this.#filled = 0;
     const length = file.seen - file.position;
     return length === 0 ? undefined : this.#exactly(file, length, 'rest');
   }
 
-  async #read(file: TailFile): Promise<number> {
+  #read(file: TailFile): Promise<number> {
     const at = this.#filled;
-    const { bytesRead } = await opened(file).read(this.#buffer, at, chunkSize - at, file.position + at);
-    return bytesRead;
+    const before = endOf(file.before ?? noBytes, this.#buffer.subarray(0, at));
+    return readBehind(file, before, this.#buffer.subarray(at), file.position + at);
   }
 
-  /** A large piece leaves with its buffer, a small one as a copy: it may be kept for long, and would keep the whole buffer. */
+  /**
+   * Takes the first `end` of `filled` bytes. A large piece leaves with its buffer, a small one as a copy: it may be kept for
+   * long, and would keep the whole buffer.
+   */
   #handOver(end: number, filled: number): Buffer {
     const buffer = this.#buffer;
+    let bytes = buffer.subarray(0, end);
     if (end < chunkSize / 2) {
-      const bytes = Buffer.from(buffer.subarray(0, end));
+      bytes = Buffer.from(bytes);
       buffer.copyWithin(0, end, filled);
-      return bytes;
+    } else {
+      this.#buffer = Buffer.allocUnsafeSlow(chunkSize);
+      buffer.copy(this.#buffer, 0, end, filled);
     }
-    this.#buffer = Buffer.allocUnsafeSlow(chunkSize);
-    buffer.copy(this.#buffer, 0, end, filled);
-    return buffer.subarray(0, end);
+    this.#filled = filled - end;
+    return bytes;
   }
 
   #endOfLines(count: number, limit: number): number {
@@ -162,11 +182,15 @@ export class LineReader {
   }
 
   /** A line that is longer than a chunk: its end is looked for before it is read, so that nothing is read twice while it grows. */
-  async #longLine(file: TailFile): Promise<Chunk | undefined> {
+  async #longLine(file: TailFile): Promise<Chunk | Rewritten | undefined> {
     this.#filled = 0;
     while (file.seen - file.position < this.#maxLineLength) {
       const { bytesRead } = await opened(file).read(this.#buffer, 0, chunkSize, file.seen);
-      if (bytesRead === 0) return undefined;
+      if (bytesRead === 0) {
+        const { size } = await opened(file).stat();
+        if (size < file.seen) file.seen = file.position;
+        return size < file.position + chunkSize && file.parts === 0 ? this.next(file) : undefined;
+      }
       const end = this.#buffer.subarray(0, bytesRead).indexOf(newline);
       if (end >= 0) return this.#exactly(file, file.seen + end + 1 - file.position, 'line');
       file.seen += bytesRead;
@@ -174,22 +198,40 @@ export class LineReader {
     return this.#exactly(file, this.#maxLineLength, 'part');
   }
 
-  async #exactly(file: TailFile, length: number, what: 'line' | 'part' | 'rest'): Promise<Chunk | undefined> {
+  async #exactly(
+    file: TailFile,
+    length: number,
+    what: 'line' | 'part' | 'rest',
+  ): Promise<Chunk | Rewritten | undefined> {
     const cut = what !== 'line';
     const bytes = Buffer.allocUnsafeSlow(cut ? length + 1 : length);
-    const offset = file.position;
+    let before = file.before ?? noBytes;
     for (let filled = 0; filled < length;) {
-      const { bytesRead } = await opened(file).read(bytes, filled, length - filled, offset + filled);
+      const read = await readBehind(file, before, bytes.subarray(filled, length), file.position + filled);
+      if (read < 0) return 'rewritten';
       // It was truncated just now.
-      if (bytesRead === 0) return undefined;
-      filled += bytesRead;
+      if (read === 0) return undefined;
+      before = endOf(before, bytes.subarray(filled, filled + read));
+      filled += read;
     }
     if (cut) bytes[length] = newline;
-    file.position += length;
+    const chunk = new Chunk(file, bytes, false, headersOf(file, what !== 'part'), cut);
+    file.moveOn(bytes.subarray(0, length));
     file.seen = Math.max(file.seen, file.position);
-    return new Chunk(file, bytes, offset, false, headersOf(file, what !== 'part'), cut);
+    return chunk;
   }
 }
+
+/**
+ * Reads at an offset, together with the bytes before it: what is read is what follows them, or -1. Truncating a file
+ * and filling it again cannot come in between.
+ */
+const readBehind = async (file: TailFile, before: Buffer, bytes: Buffer, offset: number): Promise<number> => {
+  if (before.length === 0) return (await opened(file).read(bytes, 0, bytes.length, offset)).bytesRead;
+  const found = Buffer.allocUnsafe(before.length);
+  const { bytesRead } = await opened(file).readv([found, bytes], offset - before.length);
+  return bytesRead >= before.length && found.equals(before) ? bytesRead - before.length : -1;
+};
 
 /** Of a line, or of the part of one that was just read. */
 const headersOf = (file: TailFile, last: boolean): Headers => {

@@ -4,15 +4,38 @@
  *     [{"inode":2427145,"pos":6,"file":"/var/log/app.log"}, …]
  *
  * with `<`, `>`, `&`, `=` and `'` in paths escaped as Gson does, and empty when there are no files. The format was observed
- * in Flume 1.11. Unlike Flume, which writes into the file itself, a new one replaces the old one at once, so that a crash
- * leaves one of the two.
+ * in Flume 1.11, which does not start when it finds a fourth key. So what is known of the contents stands in a second file
+ * beside it, `<positionFile>.fingerprints`: the same entries with
+ *
+ *     "born":"<ns since the epoch>","head":[<bytes>,"<hash>"],"mark":[<bytes>,"<hash>"]
+ *
+ * The position file is what counts; the second one is evidence, and a copy to fall back on when the first is damaged.
+ * Unlike Flume, which writes into the file itself, a new one replaces the old one at once: a crash leaves one of the two.
  *
  * @module
  */
-import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import type { Disk } from '../../core/disk.ts';
 import { MillraceError, systemCode, toError } from '../../core/errors.ts';
 import type { Log } from '../../core/scope.ts';
+
+/** Some bytes, by their number and hash. */
+export interface Fingerprint {
+  readonly length: number;
+  readonly hash: string;
+}
+
+/** What a file had in it. */
+export interface Evidence {
+  /** When the file was made, in nanoseconds since the epoch; 0 where nobody knows. */
+  readonly born: bigint;
+  /** Its first bytes. */
+  readonly head: Fingerprint;
+  /** Its last bytes before offset `at`. */
+  readonly mark: Fingerprint;
+  readonly at: number;
+}
 
 /** How far one file was delivered. */
 export interface Position {
@@ -20,26 +43,38 @@ export interface Position {
   /** The offset of the first byte that was not delivered. */
   readonly pos: number;
   readonly file: string;
+  readonly evidence?: Evidence | undefined;
 }
 
 export interface SavedPositions {
   readonly positions: readonly Position[];
-  /** When they were written, in nanoseconds since the epoch; what was born later is not among them. */
+  /** When they were written, in nanoseconds since the epoch; 0 if nobody knows. */
   readonly writtenAt: bigint;
 }
 
 const gsonEscapes = /[<>&='\u2028\u2029]/g;
 const gsonEscape = (char: string): string => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
+const printed = ({ length, hash }: Fingerprint): string => `[${length},"${hash}"]`;
 
-export const formatPositions = (positions: Iterable<Position>): string => {
-  const entries = Array.from(positions, ({ inode, pos, file }) => {
+/** The position file, or with `evidence` the one beside it. */
+export const formatPositions = (positions: Iterable<Position>, withEvidence = false): string => {
+  const entries = Array.from(positions, ({ inode, pos, file, evidence }) => {
     const path = JSON.stringify(file).replace(gsonEscapes, gsonEscape);
-    return `{"inode":${inode},"pos":${pos},"file":${path}}`;
+    if (!withEvidence || evidence === undefined) return `{"inode":${inode},"pos":${pos},"file":${path}}`;
+    const { born, head, mark, at } = evidence;
+    return `{"inode":${inode},"pos":${at},"file":${path},"born":"${born}","head":${printed(head)},"mark":${printed(mark)}}`;
   });
   return entries.length === 0 ? '' : `[${entries.join(',')}]`;
 };
 
 const isOffset = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isNumber = (value: unknown): value is string => typeof value === 'string' && /^\d{1,20}$/.test(value);
+
+const fingerprintOf = (value: unknown): Fingerprint | undefined => {
+  if (!Array.isArray(value)) return undefined;
+  const [length, hash] = value as unknown[];
+  return isOffset(length) && typeof hash === 'string' ? { length, hash } : undefined;
+};
 
 /** The sound entries, and what is wrong with the text, if anything is. */
 export const parsePositions = (
@@ -55,69 +90,100 @@ export const parsePositions = (
   }
   if (!Array.isArray(entries)) return { positions: [], problem: 'expected an array of {inode, pos, file}' };
   const positions = entries.flatMap((entry: unknown): Position[] => {
-    const { inode, pos, file } = (entry ?? {}) as Record<string, unknown>;
-    const sound = typeof inode === 'string' && /^\d+$/.test(inode) && isOffset(pos) && typeof file === 'string';
-    return sound ? [{ inode: BigInt(inode), pos, file }] : [];
+    const { inode, pos, file, born, head, mark } = (entry ?? {}) as Record<string, unknown>;
+    if (!isNumber(inode) || !isOffset(pos) || typeof file !== 'string') return [];
+    const position = { inode: BigInt(inode), pos, file };
+    const [first, last] = [fingerprintOf(head), fingerprintOf(mark)];
+    if (first === undefined || last === undefined || !isNumber(born)) return [position];
+    return [{ ...position, evidence: { born: BigInt(born), head: first, mark: last, at: pos } }];
   });
   if (positions.length === entries.length) return { positions };
   const bad = entries.length - positions.length;
   return { positions, problem: `${bad} of ${entries.length} entries are not {inode, pos, file}` };
 };
 
+const besides = (path: string): string => `${path}.fingerprints`;
+const keyOf = ({ inode, file }: Position): string => `${inode} ${file}`;
+
 /**
  * Reads positions; none if there is no file. A file that is damaged is set aside under another name, and reported; what is
- * sound in it is used.
+ * sound in it is used, or what stands in the other one. A damaged file never keeps anybody from starting.
  */
-export const loadPositions = async (path: string, log: Log, now: number): Promise<SavedPositions> => {
-  let text: string;
-  let writtenAt: bigint;
-  try {
-    text = await readFile(path, 'utf8');
-    writtenAt = (await stat(path, { bigint: true })).mtimeNs;
-  } catch (cause) {
-    if (systemCode(cause) === 'ENOENT') return { positions: [], writtenAt: 0n };
-    throw new MillraceError('MR_IO', `the position file ${path} cannot be read: ${toError(cause).message}`, { cause });
+export const loadPositions = async (disk: Disk, path: string, log: Log, now: number): Promise<SavedPositions> => {
+  const saved = await load(disk, path, log, now);
+  if (saved === undefined) return { positions: [], writtenAt: 0n };
+  const { mtimeNs: writtenAt } = await stat(path, { bigint: true }).catch(() => ({ mtimeNs: 0n }));
+  const known = await load(disk, besides(path), log, now);
+  if (known === undefined) return { positions: saved.positions, writtenAt };
+  if (saved.positions.length === 0 && known.positions.length > 0) {
+    log.error(`The position file ${path} has no positions; those of ${besides(path)} are used.`, {
+      code: 'MR_CORRUPT_FILE',
+    });
+    return { positions: known.positions, writtenAt };
   }
-  const { positions, problem } = parsePositions(text);
-  if (problem !== undefined) {
-    const aside = `${path}.corrupt-${now}`;
-    await rename(path, aside);
-    log.error(
-      `The position file ${path} is damaged: ${problem}. It was set aside as ${aside}; files without a position are read from the start.`,
-      { code: 'MR_CORRUPT_FILE' },
-    );
-  }
+  const evidence = new Map(known.positions.map(position => [keyOf(position), position.evidence]));
+  const positions = saved.positions.map(position => ({ ...position, evidence: evidence.get(keyOf(position)) }));
   return { positions, writtenAt };
 };
 
-/** Replaces the file at once: after a crash there is the old content or the new. */
-export const savePositions = async (path: string, positions: Iterable<Position>): Promise<void> => {
-  const next = `${path}.tmp`;
-  const folder = dirname(path);
+const load = async (disk: Disk, path: string, log: Log, now: number) => {
+  const text = await readText(disk, path);
+  if (text === undefined) return undefined;
+  const { positions, problem } = parsePositions(text);
+  if (problem === undefined) return { positions };
+  const aside = `${path}.corrupt-${now}`;
+  const moved = await disk.rename(path, aside).then(
+    () => `It was set aside as ${aside}`,
+    (cause: unknown) => `It could not be set aside (${toError(cause).message})`,
+  );
+  log.error(`The position file ${path} is damaged: ${problem}. ${moved}; what is not known is read from the start.`, {
+    code: 'MR_CORRUPT_FILE',
+  });
+  return { positions };
+};
+
+const readText = async (disk: Disk, path: string): Promise<string | undefined> => {
   try {
-    await mkdir(folder, { recursive: true });
-    const file = await open(next, 'w');
+    const file = await disk.open(path, 'read');
     try {
-      await file.writeFile(formatPositions(positions));
-      // Without it the rename may reach the disk before the content, and a power cut leaves an empty file.
-      await file.sync();
+      const bytes = Buffer.alloc(await file.size());
+      return bytes.toString('utf8', 0, await file.read(bytes, 0));
     } finally {
       await file.close();
     }
-    await rename(next, path);
-    await syncFolder(folder);
-  } catch (cause) {
-    throw new MillraceError('MR_IO', `positions cannot be written to ${path}: ${toError(cause).message}`, { cause });
+  } catch (thrown) {
+    const { cause } = toError(thrown);
+    if (systemCode(cause) === 'ENOENT') return undefined;
+    throw new MillraceError('MR_IO', `the position file cannot be read: ${toError(thrown).message}`, { cause: thrown });
   }
 };
 
-/** Makes the rename itself durable, where the system can do that. */
-const syncFolder = async (folder: string): Promise<void> => {
+/** Replaces both files, each at once: after a crash there is the old content or the new. Evidence may be older, never newer. */
+export const savePositions = async (disk: Disk, path: string, positions: Iterable<Position>): Promise<void> => {
+  const all = Array.from(positions);
   try {
-    const handle = await open(folder, 'r');
-    await handle.sync().finally(() => handle.close());
-  } catch (error) {
-    // Windows opens no directories, some network file systems sync none.
-    if (!['EISDIR', 'EPERM', 'EINVAL', 'ENOTSUP'].includes(systemCode(error) ?? '')) throw error;
+    await disk.makeDirectory(dirname(path));
+    await replace(disk, path, formatPositions(all));
+    await replace(disk, besides(path), formatPositions(all, true));
+  } catch (cause) {
+    throw new MillraceError('MR_IO', `positions cannot be written: ${toError(cause).message}`, { cause });
   }
+};
+
+const replace = async (disk: Disk, path: string, text: string): Promise<void> => {
+  const next = `${path}.tmp`;
+  const bytes = Buffer.from(text);
+  const file = await disk.open(next, 'write');
+  try {
+    // A longer one may have been left behind.
+    await file.truncate(bytes.length);
+    await file.write([bytes], 0);
+    // Without it the rename may reach the disk before the content, and a power cut leaves an empty file.
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await disk.rename(next, path);
+  // Without it a power cut may bring back the file of before, and its lines are delivered twice.
+  await disk.syncDirectory(dirname(path));
 };

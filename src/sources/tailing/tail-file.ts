@@ -1,5 +1,5 @@
 /**
- * One file that is tailed: which it is, whatever its name; how far it was read; how far it was delivered.
+ * One file that is tailed: which it is, whatever its name; what is in it; how far it was read.
  *
  * @module
  */
@@ -8,19 +8,12 @@ import { open, readdir, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemCode } from '../../core/errors.ts';
 import type { Headers } from '../../core/event.ts';
+import { beginsWith, endOf, fingerprint, headSize, noBytes, readAt, readMark } from './fingerprint.ts';
+import type { Evidence, Fingerprint, Position } from './position-file.ts';
+import { Progress } from './progress.ts';
 
 /** Not to wait for a writer if the path is a pipe by now. Windows has no such flag, and no such pipes. */
 const readOnly = constants.O_RDONLY | ((constants as { O_NONBLOCK?: number }).O_NONBLOCK ?? 0);
-
-/** A delivery of a file's lines, on its way. */
-export interface Sent {
-  readonly file: TailFile;
-  /** The offset behind its last line. */
-  readonly end: number;
-  acked: boolean;
-  /** The delivery after it. */
-  next: Sent | undefined;
-}
 
 /** Device and inode: a file keeps them when it is renamed. */
 export const keyOf = ({ dev, ino }: BigIntStats): string => `${dev}:${ino}`;
@@ -35,30 +28,66 @@ const birthsAreKept =
 /** When a file was made; 0 where nobody knows. */
 export const bornAt = ({ birthtimeNs }: BigIntStats): bigint => (birthsAreKept ? birthtimeNs : 0n);
 
+/** How far a content was read that is in the file no longer, and by what it is known again in a copy. */
+export interface Former {
+  readonly file: TailFile;
+  readonly evidence: Evidence;
+  /** What it was at the ends of some turns before, the oldest first: a copy may have been made when less had been read. */
+  readonly trail: readonly Step[];
+  readonly progress: Progress;
+  readonly position: number;
+  readonly parts: number;
+  /** Bytes it had when it was last looked at. */
+  readonly size: number;
+}
+
+/** How far a file was read once, and what it had there. */
+interface Step {
+  readonly at: number;
+  readonly before: Buffer;
+  readonly head: Fingerprint;
+}
+
+/** Steps that are remembered: between copying a log and emptying it there is time for a few turns. */
+const maxSteps = 4;
+
 export class TailFile {
   readonly key: string;
   readonly inode: bigint;
+  readonly #bornAt: bigint;
+  /** The name that is wanted. */
   path: string;
+  /** Where that leads over links, while the file was last seen there. */
+  target: string;
   headers: Headers;
 
   /** Where the first line begins that was not read. */
-  position: number;
+  position = 0;
+  /** The bytes before it; undefined while nobody has looked. */
+  before: Buffer | undefined = noBytes;
+  #trail: readonly Step[] = [];
   /** Bytes up to here were seen: what is between is the start of a line that has no end yet. */
-  seen: number;
+  seen = 0;
   /** How many parts of the current line have left, if it is longer than lines may be. */
   parts = 0;
-  /** The offset up to which everything is delivered. */
-  committed: number;
-  /** Bytes in it when it was last looked at. */
-  size: number;
+  /** Its first bytes, of those that were read. */
+  head: Fingerprint = fingerprint(noBytes);
+  /** What was known of it when it was last read, by another process; checked before it is read. */
+  evidence: Evidence | undefined;
+  progress = new Progress(0);
+  /** Bytes in it, and when it was changed, as of the last look. */
+  size = 0;
+  changed = 0n;
+  /** Nothing of it was read, and nobody has asked yet whether it is a copy. */
+  fresh = true;
 
   handle: FileHandle | undefined;
   /** In line to be read. */
   queued = false;
   /** Rotation: the file that has its path now, and is read after it. */
   successor: TailFile | undefined;
-  /** Not to be read before its predecessor. */
-  held = false;
+  /** Reasons for not reading it yet: a predecessor, or a content that has to be found first. */
+  holds = 0;
   /** When it last had something new. */
   grewAt: number;
   /** Since when none of the paths that are wanted leads to it; undefined while one does. */
@@ -67,28 +96,154 @@ export class TailFile {
   idle = false;
   /** Reading it has failed, and that was reported. */
   failing = false;
+  /** It is compressed: not read. */
+  skipped = false;
   forgotten = false;
-
-  readonly #bornAt: bigint;
+  /** The name it had before this one. */
+  formerPath: string | undefined;
+  /** The content that it has lost, while a copy of it is looked for. */
+  former: Former | undefined;
   #opening: Promise<void> | undefined;
-  #oldest: Sent | undefined;
-  #newest: Sent | undefined;
 
-  constructor(path: string, stats: BigIntStats, headers: Headers, position: number, now: number) {
+  constructor(path: string, target: string, stats: BigIntStats, headers: Headers, now: number) {
     this.key = keyOf(stats);
     this.inode = stats.ino;
     this.#bornAt = bornAt(stats);
     this.path = path;
+    this.target = target;
     this.headers = headers;
-    this.position = this.seen = this.committed = position;
-    this.size = Number(stats.size);
     this.grewAt = now;
+    this.look(stats);
   }
 
   /** Whether these are stats of this very file, and not of a later one that got its inode. */
   is(stats: BigIntStats): boolean {
     return keyOf(stats) === this.key && bornAt(stats) === this.#bornAt;
   }
+
+  /** Takes note of stats; true if there may be something to read. */
+  look(stats: BigIntStats): boolean {
+    const news = Number(stats.size) !== this.seen || (stats.mtimeNs !== this.changed && this.seen > 0);
+    this.size = Number(stats.size);
+    this.changed = stats.mtimeNs;
+    return news && !this.skipped;
+  }
+
+  /** Everything before `position` was delivered by somebody else. */
+  startAt(position: number, evidence?: Evidence): void {
+    this.position = this.seen = position;
+    this.progress = new Progress(position);
+    this.before = position === 0 ? noBytes : undefined;
+    this.fresh = position === 0;
+    this.evidence = evidence;
+    if (evidence !== undefined) this.head = evidence.head;
+  }
+
+  /** How far it was delivered, for the position file. */
+  get saved(): Position {
+    const { inode, path, head, former } = this;
+    // Until its copy is found: who starts then has to look for it again.
+    if (former !== undefined) return { inode, pos: former.progress.committed, file: path, evidence: former.evidence };
+    const { committed, mark } = this.progress;
+    // Until it is read, what was known before is as good.
+    const known = this.before === undefined || (committed > 0 && mark.length === 0);
+    const evidence = known ? this.evidence : { born: this.#bornAt, head, mark: fingerprint(mark), at: committed };
+    return { inode, pos: committed, file: path, evidence };
+  }
+
+  // --- what is in it
+
+  /** Its first bytes. */
+  async top(): Promise<Buffer> {
+    return this.handle === undefined ? noBytes : readAt(this.handle, 0, headSize);
+  }
+
+  /** Whether it still has what was read of it: these first bytes, and those before the position. */
+  async isSame(top: Buffer): Promise<boolean> {
+    const { handle, evidence } = this;
+    if (!beginsWith(top, this.head)) return false;
+    if (this.before !== undefined || handle === undefined) return true;
+    if (evidence !== undefined && !(await hasMark(handle, evidence))) return false;
+    this.before = await readMark(handle, this.position);
+    if (this.before === undefined) return false;
+    if (this.progress.committed === this.position) this.progress.mark = this.before;
+    return true;
+  }
+
+  /** The next bytes were read. */
+  moveOn(bytes: Buffer): void {
+    this.position += bytes.length;
+    this.before = endOf(this.before ?? noBytes, bytes);
+  }
+
+  /** A turn is over; `top` is what the file began with. */
+  step(top: Buffer): void {
+    const { position: at, before } = this;
+    const length = Math.min(top.length, at);
+    if (length > this.head.length) this.head = fingerprint(top.subarray(0, length));
+    if (before === undefined || this.#trail.at(-1)?.at === at) return;
+    this.#trail = [...this.#trail.slice(1 - maxSteps), { at, before, head: this.head }];
+  }
+
+  /** It has been silent for long: nobody is about to empty it. */
+  rest(): void {
+    this.#trail = [];
+  }
+
+  /** Whether this content was copied into it. It is open. */
+  async isCopyOf(content: Evidence): Promise<boolean> {
+    return this.handle !== undefined && beginsWith(await this.top(), content.head) && hasMark(this.handle, content);
+  }
+
+  /**
+   * Where to go on in this file if it is a copy of what the other one had; undefined if it is not. A copy that ends before
+   * the point up to which the original was read has nothing new. It is open.
+   */
+  async copied({ evidence, position, trail }: Former): Promise<number | undefined> {
+    const { handle } = this;
+    if (handle === undefined || evidence.mark.length === 0) return undefined;
+    if (await this.isCopyOf(evidence)) return position;
+    const { size } = await handle.stat();
+    const step = trail.findLast(({ at }) => at <= size);
+    if (size >= evidence.at || step === undefined || step.at === 0) return undefined;
+    const mark = await readMark(handle, step.at, step.before.length);
+    return mark?.equals(step.before) === true && beginsWith(await this.top(), step.head) ? size : undefined;
+  }
+
+  /** By what it is known again as far as it was read. */
+  get content(): Evidence {
+    const { head, position, before } = this;
+    if (before === undefined && this.evidence !== undefined) return this.evidence;
+    return { born: this.#bornAt, head, mark: fingerprint(before ?? noBytes), at: position };
+  }
+
+  /** The content is other than before: from the start. What was there may have been copied before. */
+  restart(): Former {
+    const { progress, position, parts, size, seen, content } = this;
+    const trail = this.#trail;
+    this.former = { file: this, evidence: content, trail, progress, position, parts, size: Math.max(size, seen) };
+    this.#trail = [];
+    this.startAt(0);
+    this.parts = 0;
+    this.head = fingerprint(noBytes);
+    // What is in it now is its own.
+    this.fresh = false;
+    return this.former;
+  }
+
+  /** Takes over from the file whose content was copied into this one. */
+  async inherit({ evidence, progress, position, parts }: Former, at: number): Promise<void> {
+    const before = this.handle && (await readMark(this.handle, at));
+    this.startAt(at);
+    this.before = before;
+    this.progress = progress;
+    if (at === position) {
+      this.head = evidence.head;
+      this.parts = parts;
+    } else progress.endAt(at, before ?? noBytes);
+  }
+
+  // --- where it is
 
   /** Opens it, under a new name if it was renamed within its directory. There is no `handle` if it cannot be found. */
   async open(): Promise<void> {
@@ -103,35 +258,9 @@ export class TailFile {
     await handle?.close().catch(() => undefined);
   }
 
-  /** The content is other than before: from the start. */
-  restart(): void {
-    this.position = this.seen = this.parts = this.size = 0;
-    // Behind what is on its way, so that the committed offset moves back when all of that is delivered.
-    this.acked(this.send(0));
-  }
-
-  /** Something up to `end` is on its way. */
-  send(end: number): Sent {
-    const sent: Sent = { file: this, end, acked: false, next: undefined };
-    if (this.#newest === undefined) this.#oldest = sent;
-    else this.#newest.next = sent;
-    this.#newest = sent;
-    return sent;
-  }
-
-  /** Moves the committed offset over everything that is delivered without a gap. */
-  acked(sent: Sent): void {
-    sent.acked = true;
-    while (this.#oldest?.acked === true) {
-      this.committed = this.#oldest.end;
-      this.#oldest = this.#oldest.next;
-    }
-    if (this.#oldest === undefined) this.#newest = undefined;
-  }
-
   async #find(): Promise<void> {
     try {
-      this.handle = (await this.#openAt(this.path)) ?? (await this.#findInDirectory());
+      this.handle = (await this.#openAt(this.target)) ?? (await this.#findInDirectory());
     } finally {
       this.#opening = undefined;
     }
@@ -151,12 +280,19 @@ export class TailFile {
   }
 
   async #findInDirectory(): Promise<FileHandle | undefined> {
-    const directory = dirname(this.path);
+    const directory = dirname(this.target);
     for (const name of await readdir(directory).catch(() => [])) {
       const path = join(directory, name);
       const stats = await stat(path, { bigint: true }).catch(() => undefined);
-      if (stats?.isFile() === true && this.is(stats)) return this.#openAt(path);
+      if (stats?.isFile() !== true || !this.is(stats)) continue;
+      this.target = path;
+      return this.#openAt(path);
     }
     return undefined;
   }
 }
+
+const hasMark = async (handle: FileHandle, { at, mark }: Pick<Evidence, 'at' | 'mark'>): Promise<boolean> => {
+  const bytes = await readMark(handle, at, mark.length);
+  return bytes !== undefined && bytes.length === mark.length && beginsWith(bytes, mark);
+};

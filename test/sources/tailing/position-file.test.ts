@@ -9,6 +9,7 @@ import {
   parsePositions,
   savePositions,
 } from '../../../src/sources/tailing/position-file.ts';
+import { systemDisk } from '../../../src/core/disk.ts';
 import { recordingLog } from '../../../src/testing/index.ts';
 
 const position = fc.record({
@@ -66,12 +67,12 @@ describe('position file', () => {
     try {
       const path = join(dir, 'new', 'p.json');
       const one = { inode: 1n, pos: 5, file: '/a' };
-      await savePositions(path, [{ inode: 9n, pos: 1, file: '/old' }]);
-      await savePositions(path, [one]);
+      await savePositions(systemDisk, path, [{ inode: 9n, pos: 1, file: '/old' }]);
+      await savePositions(systemDisk, path, [one]);
       expect(readFileSync(path, 'utf8')).toBe(formatPositions([one]));
-      expect((await loadPositions(path, recordingLog(), 0)).positions).toEqual([one]);
+      expect((await loadPositions(systemDisk, path, recordingLog(), 0)).positions).toEqual([one]);
       writeFileSync(`${path}.tmp`, 'left behind by a crash');
-      await savePositions(path, []);
+      await savePositions(systemDisk, path, []);
       expect(readFileSync(path, 'utf8')).toBe('');
     } finally {
       rmSync(dir, { recursive: true });
