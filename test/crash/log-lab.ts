@@ -4,8 +4,10 @@
  *
  * @module
  */
+import './zlib-in-turn.ts';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Batch, headers, noHeaders, type FlumeEvent, type Headers } from '../../src/core/event.ts';
+import { Codec } from '../../src/log/codec.ts';
 import type { EventLog, Fsync, LogOptions, Place } from '../../src/log/log.ts';
 import type { LogReader } from '../../src/log/reader.ts';
 import { FakeClock, seededRandom } from '../../src/testing/index.ts';
@@ -55,18 +57,18 @@ const ensure: (holds: boolean, what: () => string) => asserts holds = (holds, wh
 };
 
 /** Waits for it. The disk takes turns, no time: who is not through after all of them never will be. */
-const settled = async <R>(promise: Promise<R>, what: string): Promise<R> => {
+export const settled = async <R>(promise: Promise<R>, what: string): Promise<R> => {
   const state = { over: false };
   const end = () => (state.over = true);
   promise.then(end, end);
-  for (let turns = 0; turns < 3 && !state.over; turns++) await turn();
+  for (let turns = 0; turns < 10 && !state.over; turns++) await turn();
   ensure(state.over, () => `stuck: ${what}`);
   return promise;
 };
 
-const sizeOf = (event: FlumeEvent): number => Batch.of([event]).byteLength;
+export const sizeOf = (event: FlumeEvent): number => Batch.of([event]).byteLength;
 
-const same = (a: FlumeEvent, b: FlumeEvent): boolean =>
+export const same = (a: FlumeEvent, b: FlumeEvent): boolean =>
   a.body.equals(b.body) &&
   (a.headers === b.headers || JSON.stringify(Object.entries(a.headers)) === JSON.stringify(Object.entries(b.headers)));
 
@@ -139,6 +141,10 @@ interface Found {
   readonly disk: CrashDisk;
   readonly events: readonly FlumeEvent[];
   readonly done: readonly number[];
+  /** A power cut may have damaged what was not synced, and the log has seen it or not. */
+  readonly doubtful: boolean;
+  /** It has. What follows from that is known to the log only. */
+  readonly damaged: boolean;
 }
 
 interface Setting {
@@ -162,7 +168,18 @@ const callsThatFail: readonly Operation['name'][] = [
   'close',
 ];
 
+process.env['CRASH_KEY'] = '5ec2e7'.padEnd(64, '0');
+
+export const randomCodec = (random: Random): Codec | undefined => {
+  const compression = random() < 0.2 ? 'gzip' : 'none';
+  const activeKey = random() < 0.2 ? 'k' : undefined;
+  // Not given is as good as none, and both are possible.
+  if (compression === 'none' && activeKey === undefined && random() < 0.5) return undefined;
+  return new Codec({ compression, activeKey, keys: { k: 'env:CRASH_KEY' } });
+};
+
 const settingOf = (random: Random): Setting => {
+  const codec = randomCodec(random);
   const dataDirs = random() < 0.3 ? ['/a', '/b'] : ['/a'];
   const options: LogOptions = {
     dataDirs,
@@ -171,8 +188,9 @@ const settingOf = (random: Random): Setting => {
     maxFileSize: pick(random, [1000, 4000, 15_000]),
     minimumRequiredSpace: 1000,
     checkpointInterval: 1000,
+    ...(codec !== undefined && { codec }),
   };
-  const trouble = random() < 0.5 ? 0 : pick(random, [0.03, 0.1]);
+  const trouble = random() < 0.4 ? 0 : pick(random, [0.03, 0.1]);
   return { options, trouble, faults: callsThatFail.filter(() => random() < 0.4) };
 };
 
@@ -191,7 +209,7 @@ const randomEvent = (random: Random): FlumeEvent => {
   return { body, headers: random() < 0.1 ? headers({ n: String(serial) }) : pick(random, odd) };
 };
 
-const randomBatch = (random: Random): Batch => {
+export const randomBatch = (random: Random): Batch => {
   const count = 1 + Math.floor(random() ** 2 * 20);
   const events = Array.from({ length: count }, () => randomEvent(random));
   if (random() < 0.5) return Batch.of(events);
@@ -222,7 +240,7 @@ const take = (batches: readonly Batch[], delivered: Delivered): void => {
   }
 };
 
-const drain = async (reader: LogReader): Promise<Delivered> => {
+export const drain = async (reader: LogReader): Promise<Delivered> => {
   const delivered: Delivered = new Map();
   for (;;) {
     const batches = await reader.read(20_000);
@@ -231,14 +249,19 @@ const drain = async (reader: LogReader): Promise<Delivered> => {
   }
 };
 
+/** One seed's history. */
 export class Lab {
   readonly seen = new Set<Sight>();
   images = 0;
+  /** What happened, line by line. */
+  readonly trace: string[] = [];
   readonly #subject: Subject;
   readonly #random: Random;
   readonly #setting: Setting;
   #images: Image[] = [];
-  #trace: string[] = [];
+  #broken: Error | undefined;
+  #doubtful = false;
+  #lifeAt = 0;
 
   constructor(seed: number, subject: Subject) {
     this.#subject = subject;
@@ -251,19 +274,16 @@ export class Lab {
   async run(): Promise<void> {
     const random = this.#random;
     if (this.#setting.options.dataDirs.length > 1) this.seen.add('several directories');
-    let found: Found = { disk: new CrashDisk(random), events: [], done: [] };
+    let found: Found = { disk: new CrashDisk(random), events: [], done: [], doubtful: false, damaged: false };
     const lives = 1 + Math.floor(random() * 3);
     for (let life = 1; life <= lives; life++) {
       if (life > 1) this.seen.add('several lives');
       this.#images = [];
-      this.#trace = [];
+      this.#lifeAt = this.trace.push(`life ${life}`);
       try {
         await this.#live(found);
       } catch (thrown) {
-        throw new Broken(
-          `${(thrown as Error).stack ?? ''}\n${this.#trace.slice(-Number(process.env['CRASH_TRACE'] ?? 80)).join('\n')}`,
-          { cause: thrown },
-        );
+        throw new Broken(`${(thrown as Error).stack ?? ''}\n${this.trace.slice(-80).join('\n')}`, { cause: thrown });
       }
       const all: Found[] = [];
       // More are added while these are looked at: crashes of the opening.
@@ -274,9 +294,10 @@ export class Lab {
           throw new Broken(`${(thrown as Error).stack ?? ''}\n${describeImage(image)}`, { cause: thrown });
         }
       }
-      const sound = all.filter(({ disk }) => !disk.doubtful);
+      const sound = all.filter(({ disk, damaged }) => !disk.doubtful && !damaged);
       if (sound.length === 0) return;
       found = pick(random, sound);
+      this.#doubtful = found.doubtful;
     }
   }
 
@@ -319,7 +340,7 @@ export class Lab {
         } catch (thrown) {
           if (thrown instanceof Broken) throw thrown;
           // Whoever reads begins anew.
-          this.#trace.push(`reading fails: ${(thrown as Error).message}`);
+          this.trace.push(`reading fails: ${(thrown as Error).message}`);
           await reader.close().catch(() => undefined);
           reader = new this.#subject.LogReader(running, disk);
           read.clear();
@@ -331,7 +352,7 @@ export class Lab {
     const actions = 5 + Math.floor(random() * 25);
     for (let i = 0; i < actions; i++) {
       const kind = random();
-      if (kind < 0.5) void this.#put(log, truth).catch(() => undefined);
+      if (kind < 0.5) void this.#put(disk, log, truth);
       else if (kind < 0.75) this.#done(log, truth);
       else if (kind < 0.85) readSome();
       else if (kind < 0.92) await clock.advance(pick(random, [10, 60, 1000]));
@@ -341,12 +362,13 @@ export class Lab {
       for (let turns = Math.floor(random() * 30); turns > 0; turns--) await Promise.resolve();
     }
 
+    this.#throwBroken();
     // When what was wrong is put right, it goes on.
     await settled(reading, 'reading');
     this.#heal(disk);
     await turn();
     let tries = 0;
-    while (!(await settled(this.#put(log, truth), 'a put')))
+    while (!(await settled(this.#put(disk, log, truth), 'a put')))
       ensure(++tries < 3, () => 'puts still fail though nothing is wrong any more');
     await clock.advance(2000);
     readSome();
@@ -358,6 +380,7 @@ export class Lab {
         ensure(same(own, event), () => `invention: event ${number} was read otherwise than it was put`);
     }
     this.#checkCounters(log, truth);
+    this.#throwBroken();
 
     state.phase = 'closing';
     await settled(reader.close(), 'closing the reader');
@@ -365,6 +388,10 @@ export class Lab {
     ensure(disk.opened.size === 0, () => `still open after close: ${[...disk.opened].map(({ path }) => path).join()}`);
     this.#crash(disk, truth, options.fsync === 'commit', 'closed');
     disk.asked = disk.happened = undefined;
+  }
+
+  #throwBroken(): void {
+    if (this.#broken !== undefined) throw this.#broken;
   }
 
   #checkCounters(log: EventLog, truth: Truth): void {
@@ -382,24 +409,26 @@ export class Lab {
       clock,
       report: problem => {
         reports.push(problem);
-        this.#trace.push(`report: ${problem.message}`);
+        this.trace.push(`report: ${problem.message}`);
         if (truth !== undefined && 'code' in problem && problem.code === 'MR_DATA_LOST')
-          throw new Broken(`said to be lost, and it is not: ${problem.message}`);
+          this.#broken ??= new Broken(`said to be lost, and it is not: ${problem.message}`);
       },
     });
   }
 
   /** True if it was confirmed, false if it failed. */
-  #put(log: EventLog, truth: Truth): Promise<boolean> {
+  #put(disk: CrashDisk, log: EventLog, truth: Truth): Promise<boolean> {
     const batch = randomBatch(this.#random);
     truth.pending.push(batch);
-    this.#trace.push(`put ${batch.length}`);
-    return new Promise((resolve, reject) => {
+    this.trace.push(`put ${batch.length}`);
+    return new Promise(resolve => {
       const answer = (act: () => boolean) => {
         try {
           resolve(act());
         } catch (thrown) {
-          reject(thrown as Error);
+          // Who calls back is not to blame, and need not pass it on.
+          this.#broken ??= thrown as Error;
+          resolve(false);
         }
       };
       const confirmed = (place: Place) =>
@@ -409,14 +438,15 @@ export class Lab {
             () => `put at ${place.seq}, and ${truth.events.length} are before it`,
           );
           truth.confirm(batch);
-          this.#trace.push(`confirmed up to ${truth.events.length}`);
+          this.trace.push(`confirmed up to ${truth.events.length}`);
           return true;
         });
       const failed = (cause: Error) =>
         answer(() => {
           truth.fail(batch);
           this.seen.add('put fails');
-          this.#trace.push(`put failed: ${cause.message}`);
+          if (this.#random() < 0.3) this.#crash(disk, truth, this.#random() < 0.75, 'running');
+          this.trace.push(`put failed: ${cause.message}`);
           return false;
         });
       log.append(batch, confirmed, failed);
@@ -436,7 +466,7 @@ export class Lab {
       truth.doneAt[end] = moment;
       bytes += sizeOf(truth.events[end] as FlumeEvent);
     }
-    this.#trace.push(`done ${start}-${end} at ${moment}`);
+    this.trace.push(`done ${start}-${end} at ${moment}`);
     log.done({ start, end, bytes });
   }
 
@@ -461,7 +491,7 @@ export class Lab {
       disk.fault = ({ name, path }) =>
         calls.includes(name) && path.endsWith(where) && random() < likely ? 'EIO' : undefined;
     }
-    this.#trace.push(`trouble: ${kind.toFixed(2)}`);
+    this.trace.push(`trouble: ${kind.toFixed(2)}`);
   }
 
   #heal(disk: CrashDisk): void {
@@ -481,7 +511,7 @@ export class Lab {
     };
     disk.happened = (operation, failed) => {
       const { name, path } = operation;
-      this.#trace.push(`  ${name} ${path}${failed ? ' fails' : ''}`);
+      this.trace.push(`  ${name} ${path}${failed ? ' fails' : ''}`);
       if (path.endsWith('.checkpoint')) {
         if (failed && (name === 'write' || name === 'sync')) {
           // What was not synced may be gone, even without a crash.
@@ -513,7 +543,7 @@ export class Lab {
       synced,
       safe,
     };
-    this.#images.push({ disk: image, known: { ...known, trace: this.#trace.slice(-60) }, depth: 0 });
+    this.#images.push({ disk: image, known: { ...known, trace: this.trace.slice(this.#lifeAt).slice(-60) }, depth: 0 });
   }
 
   // --- what is left
@@ -537,8 +567,8 @@ export class Lab {
       const path = /kept in (\S+)\.$/.exec(message)?.[1] ?? '';
       ensure(disk.files.has(path), () => `it says that a torn tail is kept in ${path}, and there is no such file`);
     }
-    for (const { path, length } of log.segments.slice(-1))
-      ensure(disk.files.get(path)?.length === length, () => `${path} was not cut behind its last frame`);
+    for (const { path, length, damaged } of log.segments.slice(-1))
+      ensure(damaged || disk.files.get(path)?.length === length, () => `${path} was not cut behind its last frame`);
     const counts = { start: log.start, end: log.end, events: log.events, bytes: log.bytes };
     const reader = new this.#subject.LogReader(log, disk);
     const delivered = await settled(drain(reader), 'draining');
@@ -555,9 +585,11 @@ export class Lab {
     } else if (log.counters.LostEventCount > 0) this.seen.add('hole that is reported');
     const left = disk.kill(random);
     await this.#goOn(disk, clock, log, reader, found);
-    for (const path of strict ? disk.files.keys() : [])
+    for (const path of strict && !this.#doubtful ? disk.files.keys() : [])
       ensure(before.has(path) || !path.endsWith('.damaged'), () => `a sound file was renamed to ${path}`);
-    return { ...found, disk: left };
+    const doubtful = this.#doubtful || !strict;
+    const damaged = !strict && (reports.length > 0 || log.segments.some(segment => segment.damaged));
+    return { ...found, disk: left, doubtful, damaged };
   }
 
   /** Crashes while it opens what a crash has left. */
@@ -583,7 +615,13 @@ export class Lab {
       this.seen.add('both names of a rename');
   }
 
-  #compare(log: EventLog, delivered: Delivered, known: Known, strict: boolean, depth: number): Omit<Found, 'disk'> {
+  #compare(
+    log: EventLog,
+    delivered: Delivered,
+    known: Known,
+    strict: boolean,
+    depth: number,
+  ): Pick<Found, 'events' | 'done'> {
     const { truth, confirmed } = known;
     const { end } = log;
     const held = (number: number) => log.acked.skip(number) === number;
@@ -685,13 +723,13 @@ export class Lab {
     clock: FakeClock,
     log: EventLog,
     reader: LogReader,
-    found: Omit<Found, 'disk'>,
+    found: Pick<Found, 'events' | 'done'>,
   ): Promise<void> {
     const random = this.#random;
     if (random() < 0.5) return;
     const truth = new Truth(found.events, found.done);
     for (let puts = Math.floor(random() * 3); puts >= 0; puts--)
-      ensure(await settled(this.#put(log, truth), 'a put'), () => 'a put fails after opening');
+      ensure(await settled(this.#put(disk, log, truth), 'a put'), () => 'a put fails after opening');
     const delivered = await settled(drain(reader), 'draining');
     for (let number = found.events.length; number < truth.events.length; number++)
       ensure(
@@ -702,6 +740,7 @@ export class Lab {
       this.#done(log, truth);
       if (random() < 0.2) await turn();
     }
+    this.#throwBroken();
     await settled(reader.close(), 'closing the reader');
     await settled(log.close(), 'close');
     ensure(disk.opened.size === 0, () => `still open after close: ${[...disk.opened].map(({ path }) => path).join()}`);
@@ -722,5 +761,6 @@ const describeImage = ({ known, depth, disk }: Image): string =>
   [
     `  ${known.cut ? 'power cut' : 'kill'}, ${depth} crashes while opening; confirmed ${known.confirmed}, moment ${known.moment}, written ${known.written}, synced ${known.synced}`,
     `  files: ${[...disk.files].map(([path, { length }]) => `${path} ${length}`).join(', ')}`,
+    '  before it:',
     ...known.trace.map(line => `    ${line}`),
   ].join('\n');
