@@ -38,6 +38,7 @@ export { route, type RouteOptions, type Selector, type Target } from './operator
 // Channels: stages that take responsibility, and let a source run ahead of its sink.
 export { fileChannel } from './operators/channels/file.ts';
 export { memoryChannel } from './operators/channels/memory.ts';
+export { spillableChannel } from './operators/channels/spillablememory.ts';
 
 // Sinks, and ways out to whatever else consumes.
 export { fileRollSink } from './sinks/file-roll.ts';

@@ -44,6 +44,7 @@ export const builtIn: Registry = {
   channel: {
     file: () => import('../operators/channels/file.ts').then(m => m.fileChannel),
     memory: () => import('../operators/channels/memory.ts').then(m => m.memoryChannel),
+    spillablememory: () => import('../operators/channels/spillablememory.ts').then(m => m.spillableChannel),
   },
   sink: {
     file_roll: () => import('../sinks/file-roll.ts').then(m => m.fileRollSink),

@@ -24,8 +24,8 @@ export interface Store<T = FlumeEvent> {
   /** Events held: put, and not done with. */
   readonly events: number;
   readonly bytes: number;
-  /** What it holds survives {@link close}: it is there when the next one opens. */
-  readonly durable?: boolean;
+  /** How many of those events survive {@link close}: they are there when the next one opens. Default 0. */
+  readonly kept?: number;
   /** Its own, shown with the channel's. */
   readonly counters?: Readonly<Record<string, number>>;
   /** Called once, before anything else. */
@@ -229,8 +229,9 @@ export class Channel<T = FlumeEvent> {
     } catch (thrown) {
       this.#reject(toError(thrown));
     }
-    if (this.#store.durable === true) ledger.kept += this.#store.events;
-    else ledger.dropped += this.#store.events;
+    const { events, kept = 0 } = this.#store;
+    ledger.kept += kept;
+    ledger.dropped += events - kept;
     this.#letGo();
   }
 
@@ -249,7 +250,7 @@ export class Channel<T = FlumeEvent> {
       });
       if (opening !== undefined) await (this.#opening = opening);
       // What is there already came from another life of this flow.
-      ledger.kept -= this.#store.events;
+      ledger.kept -= this.#store.kept ?? 0;
       this.#opened = true;
       this.counters.StartTime = clock.now();
       this.#wake();

@@ -189,6 +189,12 @@ export class Batch<T = FlumeEvent> {
     return halves;
   }
 
+  /** The events from one offset to another; at least one. */
+  slice(from: number, to: number): Batch<T> {
+    const rest = from === 0 ? this : this.split(from)[1];
+    return to - from === rest.length ? rest : rest.split(to - from)[0];
+  }
+
   /** A batch of some of these very events, in this order. */
   only(events: readonly T[]): Batch<T> {
     const some = Batch.of(events);

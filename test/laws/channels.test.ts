@@ -3,6 +3,7 @@ import { createChannel } from '../../src/core/channel.ts';
 import type { Batch, FlumeEvent } from '../../src/core/event.ts';
 import { currentScope, inScope, Scope } from '../../src/core/scope.ts';
 import { fileChannel, type FileChannelOptions } from '../../src/operators/channels/file.ts';
+import { spillableChannel } from '../../src/operators/channels/spillablememory.ts';
 import { memoryChannel } from '../../src/operators/channels/memory.ts';
 import { channelLaws, seededRandom, type ChannelSpec } from '../../src/testing/index.ts';
 import { CrashDisk } from '../crash/crash-disk.ts';
@@ -56,7 +57,28 @@ const file = (name: string, options: FileChannelOptions): ChannelSpec<CrashDisk>
     ),
 });
 
+/** Half of it in memory. What is there is lost when it closes. */
+const spillable: ChannelSpec = {
+  name: 'spillableChannel',
+  limits: { capacity: 6, transactionCapacity: 3, byteCapacity: 100_000 },
+  make: ({ capacity, transactionCapacity, keepAlive }) => {
+    const disk = new CrashDisk(seededRandom(1));
+    const memoryCapacity = capacity >> 1;
+    return inScope(new Scope({ ...currentScope(), disk }), () =>
+      spillableChannel.create({
+        dir: '/c',
+        minimumRequiredSpace: 0,
+        memoryCapacity,
+        overflowCapacity: capacity - memoryCapacity,
+        transactionCapacity,
+        keepAlive,
+      }),
+    );
+  },
+};
+
 const specs: ChannelSpec[] = [
+  spillable,
   file('from memory', {}) as ChannelSpec<unknown> as ChannelSpec,
   file('from the disk, encrypted', {
     cacheBytes: 1,

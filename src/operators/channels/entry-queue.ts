@@ -12,6 +12,11 @@ export class EntryQueue<T> {
   bytes = 0;
   readonly #line = new Deque<Entry<T>>();
 
+  /** Entries in line. */
+  get length(): number {
+    return this.#line.length;
+  }
+
   push(batch: Batch<T>): void {
     this.#line.push(new Entry(batch, undefined));
     this.bytes += batch.byteLength;

@@ -56,7 +56,7 @@ export class FileStore implements Store {
 
   /** Which log it is, once it is open. */
   get log(): string | undefined {
-    return this.#log?.name;
+    return this.#log?.life.id;
   }
 
   get events(): number {

@@ -119,17 +119,17 @@ export abstract class Rig {
 
   /** Everything was settled: whoever was put in and has not come out must be in the books. */
   #checkVanished(): void {
-    const { filtered, rejected, dropped } = this.world.ledger;
+    const { filtered, rejected, dropped, kept } = this.world.ledger;
     const vanished = this.book.offers.flatMap(offer =>
       offer.outcome !== 'acked'
         ? []
         : offer.events.filter(one => this.book.itemsOf(one).every(({ seen }) => seen === 0)),
     );
-    const counted = filtered + rejected + dropped;
+    const counted = filtered + rejected + dropped + kept;
     if (this.finished && vanished.length > counted)
       this.report.violate(
         'X1',
-        `${vanished.length} events did not come out, but only ${counted} are counted as filtered, rejected or dropped`,
+        `${vanished.length} events did not come out, but only ${counted} are counted as filtered, rejected, dropped or kept`,
       );
   }
 

@@ -78,8 +78,8 @@ export class ArrayStore implements Store {
     return this.#all.length + this.#hidden;
   }
 
-  get durable(): boolean {
-    return this.#disk !== undefined;
+  get kept(): number {
+    return this.#disk === undefined ? 0 : this.events;
   }
 
   get bytes(): number {
