@@ -1,9 +1,18 @@
 import { once } from 'node:events';
-import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { flume, flumeClasspath, flumeMissing } from '../../bench/flume.ts';
 import { freePort, start, type Running } from '../../bench/processes.ts';
@@ -296,4 +305,94 @@ describe.skipIf(missing !== undefined && !required)('beside real Flume', () => {
     },
     120_000,
   );
+
+  /** What both make of the same files: the lines that come out, and what is in the directory then. */
+  const spool = (
+    options: string,
+    files: readonly (readonly [name: string, content: string | Buffer])[],
+    done: (lines: readonly string[], left: readonly string[], output: string) => boolean,
+  ) => {
+    const places = new Map<number, { readonly from: string; readonly to: string }>();
+    return ask(
+      port => {
+        const place = mkdtempSync(join(folder, 'spool-'));
+        const [from, to] = [join(place, 'from'), join(place, 'to')];
+        mkdirSync(to);
+        for (const [i, [name, content]] of files.entries()) {
+          mkdirSync(dirname(join(from, name)), { recursive: true });
+          writeFileSync(join(from, name), content);
+          utimesSync(join(from, name), 1_600_000_000 + i, 1_600_000_000 + i);
+        }
+        places.set(port, { from, to });
+        // The port is only for `ask` to see that the agent runs.
+        return (
+          wiring(`type = spooldir\nspoolDir = ${from}\n${options}`, {
+            sink: `type = file_roll\nsink.directory = ${to}\nsink.rollInterval = 0\nsink.serializer = HEADER_AND_TEXT`,
+          }) +
+          `a1.sources = r1 r2\na1.sources.r2.type = netcat\na1.sources.r2.bind = 127.0.0.1\na1.sources.r2.port = ${port}\na1.sources.r2.channels = c1\n`
+        );
+      },
+      async (port, agent) => {
+        const { from, to } = places.get(port)!;
+        const lines = () =>
+          readdirSync(to)
+            .flatMap(name => readFileSync(join(to, name), 'latin1').split('\n').slice(0, -1))
+            .map(line => line.replace(/^\{(.*?)\}/, (_, pairs: string) => `{${pairs.split(', ').sort().join(', ')}}`))
+            .map(line => line.replaceAll(from, '.'));
+        const left = () =>
+          readdirSync(from, { recursive: true, encoding: 'utf8' })
+            .filter(name => !/positions\.json|main\.meta/.test(name))
+            .sort();
+        await until('the files are done with', () => done(lines(), left(), agent.output()));
+        return { lines: lines(), left: left() };
+      },
+    );
+  };
+
+  const spooled = [
+    ['a.log', 'one\n\ntwo\r\nlast without newline'],
+    ['empty.log', ''],
+    ['b.log', 'grüße\n\tb\0ytes\n'],
+    ['bad.log', 'ignored\n'],
+    ['c.txt', 'not included\n'],
+    ['sub/d.log', 'below\n'],
+    ['done.log.COMPLETED', 'done before\n'],
+    ['z.log', 'the end\n'],
+  ] as const;
+
+  it.each([
+    ['renames', ''],
+    ['deletes', 'deletePolicy = immediate'],
+    ['marks', 'trackingPolicy = tracker_dir'],
+    ['reads the youngest first and', 'consumeOrder = youngest'],
+  ])(
+    'the spooldir source delivers and %s the same files',
+    async (_, options) => {
+      const { flume: real, millrace: ours } = await spool(
+        `includePattern = .*\\\\.log\nignorePattern = bad.*\nrecursiveDirectorySearch = true\nfileHeader = true\nbasenameHeader = true\n${options}`,
+        spooled,
+        (lines, left) =>
+          lines.length === 9 &&
+          (options.startsWith('delete')
+            ? !left.includes('sub/d.log') && !left.includes('z.log') && !left.includes('a.log')
+            : ['a.log', 'z.log', 'sub/d.log'].every(name => left.some(path => path.endsWith(`${name}.COMPLETED`)))),
+      );
+      expect(ours).toEqual(real);
+    },
+    120_000,
+  );
+
+  it('a completed name that is taken stops the spooldir source of Flume; here the other files go on', async () => {
+    const { flume: real, millrace: ours } = await spool(
+      '',
+      [
+        ['a', 'again\n'],
+        ['a.COMPLETED', 'before\n'],
+        ['b', 'other\n'],
+      ],
+      (lines, left, output) => left.includes('b.COMPLETED') || /FATAL: Spool Directory source/.test(output),
+    );
+    expect(real.left).toContain('b');
+    expect(ours).toEqual({ lines: ['{} again', '{} other'], left: ['.flumespool', 'a', 'a.COMPLETED', 'b.COMPLETED'] });
+  }, 120_000);
 });
