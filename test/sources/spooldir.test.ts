@@ -15,6 +15,8 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -654,6 +656,43 @@ describe('spooldir source', () => {
         ),
         { numRuns: 40 },
       );
+    }, 60_000);
+
+    it('a process that is killed loses nothing, and repeats what was not written down yet', async () => {
+      const files = 20;
+      const lines = 500;
+      for (let i = 0; i < files; i++)
+        put(`f${i}`, Array.from({ length: lines }, (_, n) => `${i}:${n}\n`).join(''), 100 - i);
+      const out = join(mkdtempSync(join(tmpdir(), 'spooldir-out-')), 'out');
+      writeFileSync(out, '');
+      const written = () => readFileSync(out, 'utf8').split('\n').slice(0, -1);
+      const program = join(import.meta.dirname, 'spooling/spooling-process.ts');
+      const starts: number[] = [];
+      const finished = () => names().every(name => name.endsWith('.COMPLETED'));
+      while (!finished()) {
+        const before = written().length;
+        starts.push(before);
+        const child = spawn(process.execPath, ['--import', 'tsx', program, dir, out], { stdio: 'inherit' });
+        const gone = once(child, 'exit');
+        await until(() => finished() || written().length > before + 1000 * starts.length);
+        child.kill('SIGKILL');
+        await gone;
+      }
+      expect(starts.length).toBeGreaterThan(3);
+      const all = written();
+      expect(new Set(all).size).toBe(files * lines);
+      // Each process begins with what the one before had delivered last, and goes on in order from there.
+      const place = (line: string) => Number(line.split(':')[0]) * lines + Number(line.split(':')[1]);
+      let [begin, end] = [-1, 0];
+      for (const [i, from] of starts.entries()) {
+        const own = all.slice(from, starts[i + 1]).map(place);
+        expect(own[0] ?? end).toBeLessThanOrEqual(end);
+        // It does not begin at the start of the file: less comes again than the one before had delivered.
+        expect(own[0] ?? end).toBeGreaterThan(begin);
+        begin = own[0] ?? end;
+        expect(own).toEqual(own.map((_, n) => own[0]! + n));
+        end = (own.at(-1) ?? end - 1) + 1;
+      }
     }, 60_000);
 
     it('does not take a new file for the one that was being read', async () => {
