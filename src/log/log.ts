@@ -8,7 +8,7 @@
  * @module
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Clock, Timer } from '../core/clock.ts';
 import { Deque } from '../core/deque.ts';
 import type { Disk, DiskFile } from '../core/disk.ts';
@@ -394,7 +394,7 @@ export class EventLog {
       salt: randomBytes(4).readUInt32LE(),
       extra: this.#codec.begin(),
     };
-    const at = this.#spares.findIndex(path => path.startsWith(directory));
+    const at = this.#spares.findIndex(path => dirname(path) === directory);
     const from = at >= 0 ? (this.#spares[at] as string) : join(directory, 'new.segment');
     const path = segmentPath(directory, this.#end);
     const file = await disk.open(from, 'write');

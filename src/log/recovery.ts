@@ -118,7 +118,7 @@ const look = async (disk: Disk, directory: string, problems: string[]) => {
     const [read, size] = await Promise.all([file.read(bytes, 0), file.size()]).finally(() => file.close());
     const header = decodeSegmentHeader(bytes, path);
     if (header?.first === first) segments.push({ ...begun(directory, path, header), length: size });
-    else if (header === undefined && bytes.subarray(0, read).every(byte => byte === 0)) {
+    else if (size <= headerSize && bytes.subarray(0, read).every(byte => byte === 0)) {
       // A header is safe before its file gets this name. Zeros are a file system's own loss, and there was nothing in it.
       await disk.remove(path);
     } else {
