@@ -13,8 +13,8 @@ import { z } from 'zod';
 import { Deque } from '../core/deque.ts';
 import type { Timer } from '../core/clock.ts';
 import { defineSource } from '../core/component.ts';
-import { diskError, systemDisk } from '../core/disk.ts';
-import { MillraceError, systemCode, toError } from '../core/errors.ts';
+import { diskError } from '../core/disk.ts';
+import { MillraceError, systemCode, toError, type ErrorCode } from '../core/errors.ts';
 import { headers as headersOf, type FlumeEvent, type Headers } from '../core/event.ts';
 import type { Counters } from '../core/metrics.ts';
 import { choice, flag, int, path, text } from '../core/options.ts';
@@ -208,14 +208,14 @@ class Spooling implements SourceSession<Tag> {
     this.#options = options;
     this.#emitter = emitter;
     this.#context = context;
-    const own = { CompletedFileCount: 0, SetAsideFileCount: 0, LinePartCount: 0 };
+    const own = { CompletedFileCount: 0, SetAsideFiles: 0, LinePartCount: 0 };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
     const charset = options.deserializer === 'LINE' ? charsetOf(inputCharset, decodeErrorPolicy) : undefined;
     this.#format =
       charset === undefined ? { charset: noText, maxLength: maxBlobLength } : { charset, maxLength: maxLineLength };
     this.#spoolDir = resolve(options.spoolDir);
     this.#trackerDir = resolve(this.#spoolDir, options.trackerDir);
-    this.#tracker = new Tracker(this.#trackerDir, this.#spoolDir, systemDisk);
+    this.#tracker = new Tracker(this.#trackerDir, this.#spoolDir, context.disk);
     this.#scanner = new Scanner(
       {
         spoolDir: this.#spoolDir,
@@ -469,15 +469,15 @@ class Spooling implements SourceSession<Tag> {
 
   #setAside(file: SpoolFile, { size, mtime }: Look, again: boolean, why: string): void {
     file.aside = { size, mtime, again };
-    this.#report(file, why);
+    this.#report(file, why, again ? 'MR_IO' : 'MR_BAD_INPUT');
   }
 
-  #report(file: SpoolFile, what: string): void {
+  #report(file: SpoolFile, what: string, code: ErrorCode = 'MR_BAD_INPUT'): void {
     if (file.said === what) return;
     file.said = what;
     const { name, log, counters } = this.#context;
     counters.EventReadFail++;
-    log.error(`${name}: ${file.path} ${what}`, { code: 'MR_BAD_INPUT' });
+    log.error(`${name}: ${file.path} ${what}`, { code });
   }
 
   /** What was set aside may be gone by now, or can be completed. */
@@ -490,7 +490,7 @@ class Spooling implements SourceSession<Tag> {
       if (there !== undefined && identityOf(there) === file.identity) aside++;
       else if (!file.allRead) this.#gone(file);
     }
-    this.#counters['SetAsideFileCount'] = aside;
+    this.#counters['SetAsideFiles'] = aside;
     this.#keep();
   }
 
@@ -517,9 +517,9 @@ class Spooling implements SourceSession<Tag> {
       this.#keepAgain = false;
       try {
         const touched = new Set<string>();
-        for (const file of this.#finished) if (await this.#complete(file)) touched.add(dirname(file.path));
+        for (const file of this.#finished) await this.#complete(file, touched);
         // Before the positions: a power cut may bring back the name that a file had.
-        for (const directory of touched) await systemDisk.syncDirectory(directory);
+        for (const directory of touched) await this.#context.disk.syncDirectory(directory);
         await this.#save();
         this.#said.delete(this.#trackerDir);
       } catch (thrown) {
@@ -534,10 +534,11 @@ class Spooling implements SourceSession<Tag> {
     return this.#tracker.save([...this.#tracked.values(), ...begun.map(trackedOf)]);
   }
 
-  /** True if its name, or what its name was, has changed. */
-  async #complete(file: SpoolFile): Promise<boolean> {
+  /** Adds the directory in which a name has changed. */
+  async #complete(file: SpoolFile, touched: Set<string>): Promise<void> {
     const { deletePolicy, trackingPolicy, fileSuffix } = this.#options;
     const { path, identity } = file;
+    const { disk } = this.#context;
     this.#finished.delete(file);
     try {
       const there = await stat(path, { bigint: true }).catch((error: unknown) => {
@@ -548,27 +549,28 @@ class Spooling implements SourceSession<Tag> {
         const { name, log } = this.#context;
         log.warn(`${name}: ${path} was taken away before it was completed. All of it is delivered.`);
         this.#forget(file);
-        return false;
+        return;
       }
       if (!sameLook(lookOf(there), file.look)) {
         this.#changed(file);
-        return false;
+        return;
       }
-      if (deletePolicy === 'immediate') await systemDisk.remove(path);
-      else if (trackingPolicy === 'tracker_dir') await this.#tracker.complete(this.#markOf(path));
+      const mark = deletePolicy === 'never' && trackingPolicy === 'tracker_dir' ? this.#markOf(path) : undefined;
+      if (mark !== undefined) await this.#tracker.complete(mark);
+      else if (deletePolicy === 'immediate') await disk.remove(path);
       else if (await exists(path + fileSuffix)) {
         const what = `is delivered, but ${path}${fileSuffix} exists already. Move one of them away.`;
         this.#setAside(file, file.look, true, what);
-        return false;
-      } else await systemDisk.rename(path, path + fileSuffix);
+        return;
+      } else await disk.rename(path, path + fileSuffix);
+      touched.add(dirname(mark ?? path));
     } catch (thrown) {
       const what = `is delivered, but cannot be completed: ${diskError(path, thrown).message} It is tried again.`;
       this.#setAside(file, file.look, true, what);
-      return false;
+      return;
     }
     this.#count('CompletedFileCount', 1);
     this.#forget(file);
-    return true;
   }
 
   // --- this and that

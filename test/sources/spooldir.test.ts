@@ -21,6 +21,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemDisk, type Disk } from '../../src/core/disk.ts';
 import { inScope, Scope } from '../../src/core/scope.ts';
 import { createSink, run, spooldirSource, type Flow, type FlumeEvent } from '../../src/index.ts';
 import type { SpooldirOptions } from '../../src/sources/spooldir.ts';
@@ -63,9 +64,14 @@ class Spool {
   readonly events: FlumeEvent[] = [];
   readonly batches: (readonly FlumeEvent[])[] = [];
   readonly log = recordingLog();
-  readonly scope = new Scope({ log: this.log });
+  readonly scope: Scope;
 
-  constructor(options: Partial<SpooldirOptions> = {}, write?: (lines: string[]) => void | Promise<void>) {
+  constructor(
+    options: Partial<SpooldirOptions> = {},
+    write?: (lines: string[]) => void | Promise<void>,
+    disk: Disk = systemDisk,
+  ) {
+    this.scope = new Scope({ log: this.log, disk });
     const sink = createSink(
       async events => {
         await write?.(events.map(({ body }) => body.toString()));
@@ -359,7 +365,7 @@ describe('spooldir source', () => {
       put('b', 'other\n', 10);
       const spool = new Spool();
       expect(await spool.completed(1)).toEqual(['good', 'other']);
-      await until(() => spool.counters['SetAsideFileCount'] === 1);
+      await until(() => spool.counters['SetAsideFiles'] === 1);
       expect(
         spool.said(/\/a has bytes that are not UTF-8 in the line at byte 5\. Everything before was delivered/),
       ).toBe(1);
@@ -479,18 +485,18 @@ describe('spooldir source', () => {
     it('sets aside one that was rewritten, and goes on with the others', async () => {
       const spool = await changing('one\ntwo\n', () => writeFileSync(at('a'), 'ONE\ntwo\n'));
       await spool.completed(1);
-      await until(() => spool.counters['SetAsideFileCount'] === 1);
+      await until(() => spool.counters['SetAsideFiles'] === 1);
       expect(spool.lines.filter(line => line !== 'other')).toEqual(['one', 'two']);
       expect(spool.said(/\/a was changed where it had been delivered already/)).toBe(1);
       await spool.stop();
       expect(names()).toEqual(['a', 'b.COMPLETED']);
       // Not even after a restart it comes again by itself; under another name it does.
       const again = new Spool();
-      await until(() => again.counters['SetAsideFileCount'] === 1);
+      await until(() => again.counters['SetAsideFiles'] === 1);
       expect(again.lines).toEqual([]);
       renameSync(at('a'), at('a2'));
       expect(await again.completed(1)).toEqual(['ONE', 'two']);
-      await until(() => again.counters['SetAsideFileCount'] === 0);
+      await until(() => again.counters['SetAsideFiles'] === 0);
     });
 
     it('reports one that was touched, and completes it', async () => {
@@ -530,13 +536,13 @@ describe('spooldir source', () => {
       put('b', 'other\n', 20);
       const spool = new Spool();
       expect(await spool.completed(1)).toEqual(['again', 'other']);
-      await until(() => spool.counters['SetAsideFileCount'] === 1);
+      await until(() => spool.counters['SetAsideFiles'] === 1);
       expect(spool.said(/\/a is delivered, but \S+\/a\.COMPLETED exists already/)).toBe(1);
       expect(readFileSync(at('a.COMPLETED'), 'utf8')).toBe('before\n');
       await spool.stop();
 
       const again = new Spool();
-      await until(() => again.counters['SetAsideFileCount'] === 1);
+      await until(() => again.counters['SetAsideFiles'] === 1);
       renameSync(at('a.COMPLETED'), at('.old'));
       expect(await again.completed(1)).toEqual([]);
       expect(names()).toEqual(['a.COMPLETED', 'b.COMPLETED']);
@@ -547,10 +553,10 @@ describe('spooldir source', () => {
       put('a', '');
       put('a.COMPLETED', '');
       const spool = new Spool();
-      await until(() => spool.counters['SetAsideFileCount'] === 1);
+      await until(() => spool.counters['SetAsideFiles'] === 1);
       expect(await spool.stop()).toEqual(['']);
       const again = new Spool();
-      await until(() => again.counters['SetAsideFileCount'] === 1);
+      await until(() => again.counters['SetAsideFiles'] === 1);
       expect(await again.stop()).toEqual([]);
     });
 
@@ -563,7 +569,7 @@ describe('spooldir source', () => {
       try {
         const spool = new Spool();
         expect(await spool.completed(1)).toEqual(['other']);
-        await until(() => spool.counters['SetAsideFileCount'] === 1);
+        await until(() => spool.counters['SetAsideFiles'] === 1);
         expect(spool.said(/\/a cannot be read: .*EACCES/)).toBe(1);
         process.seteuid?.(0);
         chmodSync(at('a'), 0o644);
@@ -706,6 +712,28 @@ describe('spooldir source', () => {
       renameSync(at('new'), at('a'));
       const second = new Spool();
       expect(await second.completed(1)).toEqual(['one', 'new']);
+    });
+
+    it('goes on while the disk is full, says so once, and completes files when there is room', async () => {
+      let full = false;
+      const failing: Disk = {
+        ...systemDisk,
+        rename: (from, to) => (full ? Promise.reject(new Error('no space left')) : systemDisk.rename(from, to)),
+      };
+      const spool = new Spool({ batchSize: 1 }, undefined, failing);
+      await until(() => existsSync(trackerFile()));
+      full = true;
+      put('a', 'one\ntwo\n', 20);
+      put('b', 'three\n', 10);
+      expect(await spool.until(3)).toEqual(['one', 'two', 'three']);
+      await until(() => spool.counters['SetAsideFiles'] === 2);
+      expect(spool.said(/\/a is delivered, but cannot be completed: .*no space left/)).toBe(1);
+      expect(spool.said(/^spooldir: no space left/)).toBe(1);
+      full = false;
+      await spool.completed(2);
+      await until(() => spool.counters['SetAsideFiles'] === 0);
+      expect(await spool.stop()).toHaveLength(3);
+      expect(tracked()).toEqual([]);
     });
 
     it('sets a damaged tracker file aside, and reads from the start', async () => {

@@ -8,12 +8,12 @@
  *
  * @module
  */
-import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Disk } from '../../core/disk.ts';
-import { MillraceError, systemCode, toError } from '../../core/errors.ts';
+import { MillraceError, toError } from '../../core/errors.ts';
 import type { Log } from '../../core/scope.ts';
+import { readWhole, replaceWhole } from '../whole-file.ts';
 import type { Look, Mark, SpoolFile } from './spool-file.ts';
 
 /** How far one file was delivered, and how it was then. */
@@ -55,13 +55,8 @@ export class Tracker {
 
   /** What was saved last. What cannot be understood is set aside and reported. */
   async load(log: Log, now: number): Promise<readonly Tracked[]> {
-    let text: string;
-    try {
-      text = await readFile(this.#path, 'utf8');
-    } catch (cause) {
-      if (systemCode(cause) === 'ENOENT') return [];
-      throw new MillraceError('MR_IO', `${this.#path} cannot be read: ${toError(cause).message}`, { cause });
-    }
+    const text = await readWhole(this.#disk, this.#path);
+    if (text === undefined) return [];
     let value: unknown;
     try {
       value = JSON.parse(text);
@@ -93,16 +88,15 @@ export class Tracker {
       files: Array.from(files, file => ({ ...file, mtime: String(file.mtime) })),
     });
     if (text === this.#saved) return;
-    await this.#write(this.#path, text);
+    await replaceWhole(this.#disk, this.#path, text);
     this.#saved = text;
   }
 
-  /** Marks a file as completed, by an empty one. */
+  /** Marks a file as completed, by an empty one. Its directory is still to be synced. */
   async complete(path: string): Promise<void> {
     await this.#disk.makeDirectory(dirname(path));
     const file = await this.#disk.open(path, 'write');
     await file.close();
-    await this.#disk.syncDirectory(dirname(path));
   }
 
   async #setAside(problem: string, log: Log, now: number): Promise<readonly Tracked[]> {
@@ -111,23 +105,6 @@ export class Tracker {
     const then = `It was set aside as ${aside}; files that were delivered in part are read from the start.`;
     log.error(`${this.#path} is damaged: ${problem}. ${then}`, { code: 'MR_CORRUPT_FILE' });
     return [];
-  }
-
-  async #write(path: string, text: string): Promise<void> {
-    const next = `${path}.tmp`;
-    await this.#disk.makeDirectory(this.#directory);
-    const file = await this.#disk.open(next, 'write');
-    try {
-      await file.truncate(0);
-      await file.write([Buffer.from(text)], 0);
-      // Without it the rename may reach the disk before the content, and a power cut leaves an empty file.
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await this.#disk.rename(next, path);
-    // Without it a power cut brings back the positions before, and what was delivered since comes again.
-    await this.#disk.syncDirectory(this.#directory);
   }
 }
 
