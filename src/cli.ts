@@ -1,24 +1,37 @@
 #!/usr/bin/env node
 /**
- * The command line: `agent`, `validate`, `list`, `help`, `version`.
+ * The command line: `agent`, `validate`, `channel`, `list`, `help`, `version`.
  *
- * Exit status: 0 all is well, 1 the configuration has errors, 2 the arguments are wrong, 3 the agent could not drain.
+ * Exit status: 0 all is well, 1 the configuration has errors, or events of a channel are missing or damaged, 2 the arguments
+ * are wrong, 3 the agent or channel could not drain, or the channel's directory is in use or its disk refused something.
  *
  * @module
  */
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { startAgent, type Agent } from './agent/agent.ts';
 import { splitArguments } from './agent/arguments.ts';
+import { drainChannel, drainedAsText } from './agent/channel-drain.ts';
+import {
+  inspectChannel,
+  inspectionAsJson,
+  inspectionAsText,
+  repairChannel,
+  verdictAsText,
+  verifyChannel,
+  type ChannelArguments,
+} from './agent/channel-report.ts';
 import { componentHelp, componentList } from './agent/help.ts';
 import { agentLog } from './agent/log.ts';
 import { check, type Checked } from './agent/plan.ts';
 import { builtIn } from './agent/registry.ts';
 import { printProblems, problemsAsJson } from './agent/report.ts';
-import { toError } from './core/errors.ts';
+import { systemClock } from './core/clock.ts';
+import { systemDisk as disk } from './core/disk.ts';
+import { MillraceError, systemCode, toError } from './core/errors.ts';
 import { serveMetrics, type Monitor } from './monitor/server.ts';
 
-const status = { ok: 0, badConfiguration: 1, badArguments: 2, notDrained: 3 } as const;
+const status = { ok: 0, badConfiguration: 1, notSound: 1, badArguments: 2, notDrained: 3, tryAgain: 3 } as const;
 
 const { system, ignored, rest } = splitArguments(process.argv.slice(2));
 
@@ -129,6 +142,66 @@ const validate = async (given: {
   if (configuration.problems.some(({ severity }) => severity === 'error')) process.exitCode = status.badConfiguration;
 };
 
+/** Runs one of the commands for a channel's directory; what it throws is printed, and makes the status. */
+const onChannel =
+  <G extends ChannelArguments>(act: (given: G) => Promise<void>) =>
+  async (dirs: readonly string[], { key, ...rest }: { readonly key?: readonly string[] }): Promise<void> => {
+    // `| head` ends reading; that is no error.
+    process.stdout.on('error', error => {
+      if (systemCode(error) !== 'EPIPE') throw error;
+    });
+    try {
+      await act({ ...rest, dirs, keys: key ?? [] } as ChannelArguments as G);
+    } catch (thrown) {
+      process.stderr.write(`error: ${toError(thrown).message}\n`);
+      const { code, retriable } = thrown as Partial<MillraceError>;
+      process.exitCode =
+        code === 'MR_DATA_LOST' ? status.notSound : retriable === true ? status.tryAgain : status.badArguments;
+    }
+  };
+
+const print = (text: string): void => void process.stdout.write(`${text}\n`);
+
+const inspect = async ({ format, ...given }: ChannelArguments & { format: string }): Promise<void> => {
+  const inspection = await inspectChannel(given, disk);
+  print(format === 'json' ? inspectionAsJson(inspection) : inspectionAsText(inspection, new Date()));
+};
+
+const verify = async ({ format, ...given }: ChannelArguments & { format: string }): Promise<void> => {
+  const verdict = await verifyChannel(given, disk);
+  print(
+    format === 'json' ? problemsAsJson(verdict.problems) : verdictAsText(verdict, { colour: process.stdout.isTTY }),
+  );
+  if (verdict.problems.some(({ severity }) => severity === 'error')) process.exitCode = status.notSound;
+};
+
+const repair = async ({
+  dryRun = false,
+  force = false,
+  ...given
+}: ChannelArguments & { dryRun?: boolean; force?: boolean }): Promise<void> => {
+  const { text, lost } = await repairChannel({ ...given, dryRun, force }, { disk, clock: systemClock });
+  print(text);
+  if (lost > 0) process.exitCode = status.notSound;
+};
+
+const drain = async ({
+  keep = false,
+  force = false,
+  ...given
+}: ChannelArguments & { to?: string; format: 'text' | 'json'; keep?: boolean; force?: boolean }): Promise<void> => {
+  const stopping = new AbortController();
+  const stop = () => stopping.abort();
+  process.on('SIGINT', stop).on('SIGTERM', stop);
+  const say = (text: string) => void process.stderr.write(`${text}\n`);
+  const { stdout } = process;
+  const context = { disk, clock: systemClock, stdout, stopped: stopping.signal, say };
+  const drained = await drainChannel({ ...given, keep, force }, context);
+  say(drainedAsText(drained, { keep }));
+  if (drained.lost > 0) process.exitCode = status.notSound;
+  else if (stopping.signal.aborted && drained.left > 0) process.exitCode = status.notDrained;
+};
+
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
   version: string;
 };
@@ -167,6 +240,42 @@ program
   .option('-u, --conf-uri <uri>', 'the same as file: URI or path', every)
   .option('--format <format>', 'text or json', 'text')
   .action(validate);
+
+const channel = program
+  .command('channel')
+  .description("look into a file channel's directory, check it, repair it, empty it");
+
+const channelCommand = (name: string, description: string): Command =>
+  channel
+    .command(name)
+    .argument('<dir...>', 'its dir, or all of its dataDirs')
+    .description(description)
+    .option('--checkpoint-dir <dir>', 'its checkpointDir, if that is not the first directory')
+    .option('--key <name=where>', 'key of an encrypted channel: file:<path> or env:<variable>; may be repeated', every);
+
+const formats = (...names: readonly string[]) =>
+  new Option('--format <format>', names.join(' or ')).choices(names).default(names[0]);
+const force = ['--force', 'go on although files of it are missing'] as const;
+
+channelCommand('inspect', 'what is in it; read-only, also while it is in use')
+  .addOption(formats('text', 'json'))
+  .action(onChannel(inspect));
+
+channelCommand('verify', 'read all of it, and say what is damaged; read-only, also while it is in use')
+  .addOption(formats('text', 'json'))
+  .action(onChannel(verify));
+
+channelCommand('repair', 'keep damaged files aside, and what is sound in them in new ones')
+  .option('--dry-run', 'only say what would be done')
+  .option(...force)
+  .action(onChannel(repair));
+
+channelCommand('drain', 'write what it holds to standard output, and let go of it')
+  .option('--to <file>', 'write to this file, which must be new, and sync it')
+  .addOption(formats('text', 'json'))
+  .option('--keep', 'only read; also while it is in use')
+  .option(...force)
+  .action(onChannel(drain));
 
 program
   .command('list')

@@ -19,7 +19,10 @@ export interface Place {
 /** One thing that is wrong. An error keeps an agent from starting; a warning does not. */
 export interface Problem {
   readonly severity: 'error' | 'warning';
-  readonly code: Extract<ErrorCode, 'MR_CONFIG' | 'MR_IO' | 'MR_NOT_BUILT_IN'>;
+  readonly code: Extract<
+    ErrorCode,
+    'MR_CONFIG' | 'MR_IO' | 'MR_NOT_BUILT_IN' | 'MR_CORRUPT_FILE' | 'MR_DATA_LOST' | 'MR_WRONG_KEY'
+  >;
   /** What was found. */
   readonly message: string;
   /** What would have been right. */

@@ -1,0 +1,279 @@
+/**
+ * Repairing a log that nobody has open: a segment in which something is damaged is replaced by segments with its sound
+ * frames, and is itself kept under another name. Frames are copied as they are, sums, compression and encryption included.
+ *
+ * A crash in the middle loses nothing. The new files are safe before any gets its name, and get their names from the last to
+ * the first; until the first has its own the old file stands in for it, and is read as far as the next begins.
+ *
+ * @module
+ */
+import { dirname, join } from 'node:path';
+import type { Disk, DiskFile } from '../core/disk.ts';
+import { MillraceError } from '../core/errors.ts';
+import type { Codec } from './codec.ts';
+import { encodeSegmentHeader, headerSize } from './format.ts';
+import {
+  countHeld,
+  frameSpan,
+  inspectLog,
+  isGap,
+  readThrough,
+  type FoundSegment,
+  type Gap,
+  type LogDirectories,
+  type LogSurvey,
+} from './inspect.ts';
+import { EventLog, type LogContext, type Mark } from './log.ts';
+import { segmentName } from './segment.ts';
+
+/** Sound frames that follow each other. */
+interface Run {
+  readonly from: Mark;
+  readonly start: number;
+  end: number;
+  events: number;
+}
+
+/** What is done about one file. */
+export interface Replacement {
+  readonly path: string;
+  /** The name under which it is kept. */
+  readonly aside: string;
+  /** The new files, and how many events each has. */
+  readonly into: readonly { readonly path: string; readonly events: number }[];
+}
+
+export interface Repaired {
+  readonly replaced: readonly Replacement[];
+  /** Events that are not done with and cannot be read. */
+  readonly gaps: readonly Gap[];
+}
+
+export interface RepairOptions extends LogDirectories {
+  readonly codec: Codec;
+  /** Only says what would be done. */
+  readonly dryRun: boolean;
+  /** Goes on although something is missing altogether; see {@link refuseIncomplete}. */
+  readonly force: boolean;
+}
+
+/**
+ * Throws `MR_DATA_LOST` if events are in no file at all, or nobody knows which are done with. A directory may not have been
+ * named; whoever went on would take what is in it for done with.
+ */
+export const refuseIncomplete = ({ segments, checkpoint, acked }: LogSurvey, gaps: readonly Gap[]): void => {
+  const gap = gaps.find(({ where, from, to }) => where === undefined && countHeld(acked, from.seq, to.seq) > 0);
+  const advice = 'If these are all of its directories, use --force.';
+  if (segments.length > 0 && checkpoint === undefined)
+    throw new MillraceError(
+      'MR_DATA_LOST',
+      `There is no acked.checkpoint: name its directory with --checkpoint-dir. ${advice}`,
+    );
+  if (gap !== undefined)
+    throw new MillraceError(
+      'MR_DATA_LOST',
+      `${gap.to.seq - gap.from.seq} events, numbers ${gap.from.seq} to ${gap.to.seq - 1}, are in no file: name all of its data directories. ${advice}`,
+    );
+};
+
+/**
+ * Sets damaged files aside, and lets the log pass over what cannot be read.
+ *
+ * @throws MR_LOCKED, MR_WRONG_KEY, MR_IO, MR_DATA_LOST without `force`, and what {@link inspectLog} throws.
+ */
+export const repairLog = async (options: RepairOptions, context: LogContext): Promise<Repaired> => {
+  const { disk } = context;
+  const { dryRun } = options;
+  const act = () => rewrite(disk, options);
+  const repaired = dryRun ? await act() : await locked(disk, options, act);
+  if (!dryRun) await passOver(options, context, repaired.gaps);
+  return repaired;
+};
+
+/** Keeps other processes out while it acts. */
+export const locked = async <R>(
+  disk: Disk,
+  { dataDirs, checkpointDir }: LogDirectories,
+  act: () => Promise<R>,
+): Promise<R> => {
+  const unlock: (() => Promise<void>)[] = [];
+  try {
+    for (const directory of new Set([...dataDirs, checkpointDir])) {
+      const free = await disk.lock?.(directory);
+      if (free !== undefined) unlock.push(free);
+    }
+    return await act();
+  } finally {
+    for (const free of unlock) await free();
+  }
+};
+
+const rewrite = async (disk: Disk, options: RepairOptions): Promise<Repaired> => {
+  const { codec, dryRun, force } = options;
+  const log = await inspectLog(disk, options, codec);
+  for (const { header, path } of log.segments) codec.of(header, path);
+  const { runs, gaps } = await plan(disk, log, codec);
+  const refused = gaps.find(({ cause }) => cause !== undefined);
+  if (refused?.cause !== undefined) throw refused.cause;
+  if (!force) refuseIncomplete(log, gaps);
+  const replaced: Replacement[] = [];
+  for (const segment of log.segments) {
+    const inIt = gaps.some(({ where }) => where?.path === segment.path);
+    if (inIt || segment.damaged) replaced.push(await replace(disk, segment, runs.get(segment) ?? [], dryRun));
+  }
+  for (const { path } of log.unreadable) replaced.push(await setAside(disk, path, dryRun));
+  // It is written anew, so it is copied.
+  if (log.checkpoint !== undefined && log.checkpoint.value === undefined && log.checkpoint.damaged > 0)
+    replaced.push(await copyAside(disk, log.checkpoint.path, dryRun));
+  return { replaced, gaps: gaps.filter(({ from, to }) => countHeld(log.acked, from.seq, to.seq) > 0) };
+};
+
+const plan = async (disk: Disk, log: LogSurvey, codec: Codec) => {
+  const runs = new Map<FoundSegment, Run[]>();
+  const gaps: Gap[] = [];
+  for await (const found of readThrough(disk, log, codec)) {
+    if (isGap(found)) {
+      gaps.push(found);
+      continue;
+    }
+    const { segment, frame, batch } = found;
+    const { seq, count, bytesAfter } = frame.header;
+    const some = runs.get(segment) ?? [];
+    runs.set(segment, some);
+    const last = some.at(-1);
+    const end = frame.at + frameSpan(frame);
+    if (last?.end === frame.at && last.from.seq + last.events === seq) {
+      last.end = end;
+      last.events += count;
+    } else {
+      const from = { seq, bytesBefore: bytesAfter - (batch?.byteLength ?? 0) };
+      some.push({ from, start: frame.at, end, events: count });
+    }
+  }
+  return { runs, gaps };
+};
+
+/** The first name of this kind that is free. The log itself sets files aside as `.damaged`, and would replace one that is there. */
+const asideName = async (disk: Disk, path: string): Promise<string> => {
+  const names = await disk.list(dirname(path));
+  for (let n = 1; ; n++) {
+    const aside = `${path}.damaged.${n}`;
+    if (!names.some(name => join(dirname(path), name) === aside)) return aside;
+  }
+};
+
+const setAside = async (disk: Disk, path: string, dryRun: boolean): Promise<Replacement> => {
+  const aside = await asideName(disk, path);
+  if (!dryRun) {
+    await disk.rename(path, aside);
+    await disk.syncDirectory(dirname(path));
+  }
+  return { path, aside, into: [] };
+};
+
+const copyAside = async (disk: Disk, path: string, dryRun: boolean): Promise<Replacement> => {
+  const aside = await asideName(disk, path);
+  if (!dryRun) {
+    const from = await disk.open(path, 'read');
+    try {
+      await write(disk, aside, [], from, 0, await from.size());
+    } finally {
+      await from.close();
+    }
+    await disk.syncDirectory(dirname(path));
+  }
+  return { path, aside, into: [] };
+};
+
+const replace = async (
+  disk: Disk,
+  segment: FoundSegment,
+  runs: readonly Run[],
+  dryRun: boolean,
+): Promise<Replacement> => {
+  const { directory, path, header } = segment;
+  const made = runs.map(run => ({ run, path: join(directory, segmentName(run.from.seq)), events: run.events }));
+  const into = made.map(({ path: to, events }) => ({ path: to, events }));
+  const sameName = made.some(({ path: to }) => to === path);
+  if (!sameName && runs.length === 0) return setAside(disk, path, dryRun);
+  if (dryRun) return { path, aside: await asideName(disk, path), into };
+
+  const from = await disk.open(path, 'read');
+  try {
+    for (const { run, path: to } of made) {
+      const { seq: first, bytesBefore } = run.from;
+      const head = encodeSegmentHeader({ ...header, first, bytesBefore });
+      await write(disk, `${to}.repaired`, [head], from, run.start, run.end);
+    }
+  } finally {
+    await from.close();
+  }
+  const { aside } = sameName ? await copyAside(disk, path, false) : { aside: await asideName(disk, path) };
+  for (const { path: to } of made.reverse()) {
+    await disk.rename(`${to}.repaired`, to);
+    // Without it a power cut could take the one that is behind, and leave this one.
+    await disk.syncDirectory(directory);
+  }
+  if (!sameName) await disk.rename(path, aside);
+  await disk.syncDirectory(directory);
+  return { path, aside, into };
+};
+
+/** Bytes per read. */
+const chunkSize = 1024 * 1024;
+
+/** A new file: some pieces, then a part of another file. Safe when this resolves, but for its name. */
+const write = async (
+  disk: Disk,
+  path: string,
+  pieces: readonly Buffer[],
+  from: DiskFile,
+  start: number,
+  end: number,
+): Promise<void> => {
+  const file = await disk.open(path, 'write');
+  try {
+    await file.truncate(0);
+    if (pieces.length > 0) await file.write(pieces, 0);
+    let to = pieces.length > 0 ? headerSize : 0;
+    for (let at = start; at < end;) {
+      const bytes = Buffer.allocUnsafe(Math.min(chunkSize, end - at));
+      const read = await from.read(bytes, at);
+      if (read === 0) throw new MillraceError('MR_IO', `${from.path} became shorter while it was copied.`);
+      await file.write([bytes.subarray(0, read)], to);
+      at += read;
+      to += read;
+    }
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+};
+
+/** What cannot be read counts as done with: else it would be reported each time. */
+const passOver = async (
+  { dataDirs, checkpointDir, codec }: RepairOptions,
+  context: LogContext,
+  gaps: readonly Gap[],
+): Promise<void> => {
+  const log = await openLog({ dataDirs, checkpointDir }, codec, context);
+  try {
+    for (const { from, to, why } of gaps) log.lose(from, to, why);
+  } finally {
+    await log.close();
+  }
+};
+
+/** To read it, and to say what is done with. */
+export const openLog = (directories: LogDirectories, codec: Codec, context: LogContext): Promise<EventLog> =>
+  EventLog.open(
+    {
+      ...directories,
+      codec,
+      fsync: 'commit',
+      maxFileSize: Infinity,
+      minimumRequiredSpace: 0,
+      checkpointInterval: 30_000,
+    },
+    context,
+  );
