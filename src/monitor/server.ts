@@ -108,7 +108,7 @@ export const asPrometheus = ({ metrics, ledgers, troubles }: Monitored): string 
   for (const [key, counters] of Object.entries(metrics.snapshot())) {
     const [kind, name] = [key.slice(0, key.indexOf('.')), key.slice(key.indexOf('.') + 1)];
     for (const [counter, value] of Object.entries(counters)) {
-      const gauge = !counter.endsWith('Count') || counter === 'OpenConnectionCount';
+      const gauge = !counter.endsWith('Count') || counter.startsWith('Open');
       const metric = `millrace_${kind.toLowerCase()}_${snake(counter.replace(/Count$/, ''))}${gauge ? '' : '_total'}`;
       add(metric, gauge ? 'gauge' : 'counter', `component="${quoted(name)}"`, value);
     }

@@ -12,6 +12,7 @@ import type { Timer } from '../core/clock.ts';
 import { defineSource } from '../core/component.ts';
 import { MillraceError, systemCode, toError } from '../core/errors.ts';
 import { newHeaders, type FlumeEvent } from '../core/event.ts';
+import type { Counters } from '../core/metrics.ts';
 import { choice, code, int, list, port, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext } from '../core/source.ts';
 import { jsonCharsets, readJsonEvents } from '../protocols/json-events.ts';
@@ -222,6 +223,7 @@ class Requests {
   readonly #options: Options;
   readonly #emitter: Emitter<FlumeEvent, Request>;
   readonly #context: SourceContext;
+  readonly #counters: Counters;
   readonly #arriving = new Set<Request>();
   /** Complete, oldest first. A set, because those that give up leave from the middle. */
   readonly #waiting = new Set<Request>();
@@ -235,13 +237,15 @@ class Requests {
     this.#options = options;
     this.#emitter = emitter;
     this.#context = context;
+    const own = { RefusedConnectionCount: 0, ...context.counters, PendingRequests: 0 };
+    this.#counters = Object.assign(context.counters, own);
   }
 
   // --- what the server calls
 
   readonly receive = (message: IncomingMessage, response: ServerResponse): void => {
     const request = new Request(message, response);
-    this.#count++;
+    this.#counters['PendingRequests'] = ++this.#count;
     const refusal = this.#atFirstSight(message);
     if (refusal !== undefined) return this.#refuse(request, refusal);
     if (message.headers.expect !== undefined) response.writeContinue();
@@ -271,7 +275,7 @@ class Requests {
 
   /** There are `maxConnections` already. */
   readonly turnedAway = (): void => {
-    this.#context.counters.GenericProcessingFail++;
+    this.#counters['RefusedConnectionCount'] = (this.#counters['RefusedConnectionCount'] ?? 0) + 1;
   };
 
   // --- what the session calls
@@ -386,7 +390,7 @@ class Requests {
   #forget(request: Request): void {
     this.#arriving.delete(request);
     this.#waiting.delete(request);
-    this.#count--;
+    this.#counters['PendingRequests'] = --this.#count;
     this.#bytes -= request.bytes;
     request.chunks = [];
   }

@@ -8,6 +8,7 @@ import { TextDecoder } from 'node:util';
 import { z } from 'zod';
 import { defineSource } from '../core/component.ts';
 import { Batch, noHeaders, type Block, type FlumeEvent } from '../core/event.ts';
+import type { Counters } from '../core/metrics.ts';
 import { choice, code, flag, int, port, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext } from '../core/source.ts';
 import { cutLines } from '../protocols/lines.ts';
@@ -54,6 +55,7 @@ export const netcatSource = defineSource({
   settling: ({ ackEveryEvent }) => ({ onFailure: ackEveryEvent ? 'report' : 'redeliver', replayable: ackEveryEvent }),
   open: options => async (emitter: Emitter<FlumeEvent, Sent>, context) => {
     const connections = new Set<Connection>();
+    const counters: Counters = Object.assign(context.counters, { RefusedConnectionCount: 0, ...context.counters });
     const server = createServer({ allowHalfOpen: true, keepAlive: true }, socket => {
       const connection = new Connection(socket, options, emitter, context);
       connections.add(connection);
@@ -64,6 +66,9 @@ export const netcatSource = defineSource({
       });
     });
     server.maxConnections = options.maxConnections;
+    server.on('drop', () => {
+      counters['RefusedConnectionCount'] = (counters['RefusedConnectionCount'] ?? 0) + 1;
+    });
     const address = await listen(server, options);
     context.log.info(`${context.name} listens on ${address.address}:${address.port}.`);
     options.listening?.(address);

@@ -420,7 +420,7 @@ describe('http source, its limits', () => {
 
   it('503 for more bytes than may be pending, until they are settled', async () => {
     const { held, holds, write } = holding();
-    const { port } = await listening(write, { maxPendingBytes: 1000 });
+    const { port, counters } = await listening(write, { maxPendingBytes: 1000 });
     const first = post(port, [{ body: 'x'.repeat(900) }]);
     await holds(1);
     const answer = await post(port, [{ body: 'x'.repeat(100) }]);
@@ -433,16 +433,19 @@ describe('http source, its limits', () => {
     await holds(2);
     held[1]!.ack();
     expect((await last).status).toBe(200);
+    expect(counters()['PendingRequests']).toBe(0);
   });
 
   it('pending requests are bounded on one connection too', async () => {
     const { write } = holding();
-    const { port, flow } = await listening(write, { maxPendingRequests: 3, answerTimeout: 50 });
+    const { port, flow, counters } = await listening(write, { maxPendingRequests: 3, answerTimeout: 50 });
     const { socket, answered } = await open(port);
     const body = '[{}]';
     socket.write((head(body.length) + body).repeat(10));
     const text = await answered(/(HTTP\/1.1 503[^]*){10}/);
     expect(text.match(/There are 3 requests at a time/g)).toHaveLength(7);
+    // Answered, and still on their way.
+    expect(counters()['PendingRequests']).toBe(3);
     flow.abort();
   });
 
@@ -452,7 +455,7 @@ describe('http source, its limits', () => {
     while (counters()['OpenConnectionCount']! < 2) await new Promise(setImmediate);
     const third = await open(port);
     expect(await third.closed).toBe('');
-    expect(counters()).toMatchObject({ OpenConnectionCount: 2, GenericProcessingFail: 1 });
+    expect(counters()).toMatchObject({ OpenConnectionCount: 2, RefusedConnectionCount: 1, GenericProcessingFail: 0 });
     one.socket.destroy();
     while (counters()['OpenConnectionCount']! > 1) await new Promise(setImmediate);
     expect((await post(port, [{}])).status).toBe(200);

@@ -61,6 +61,16 @@ describe('netcat source', () => {
     expect(bodies(received)).toEqual(['one', 'two', '', 'four\r']);
   });
 
+  it('refuses connections beyond the limit, and counts them', async () => {
+    const { port, flow } = await listening(() => undefined, { maxConnections: 1 });
+    const { socket, answered } = await open(port);
+    socket.write('one\n');
+    await answered(3);
+    expect(await (await open(port)).closed).toBe('');
+    const counters = flow.metrics.snapshot()['SOURCE.netcat'];
+    expect(counters).toMatchObject({ OpenConnectionCount: 1, RefusedConnectionCount: 1, GenericProcessingFail: 0 });
+  });
+
   it('says nothing with ackEveryEvent off', async () => {
     const received: FlumeEvent[] = [];
     const { port } = await listening(events => void received.push(...events), { ackEveryEvent: false });

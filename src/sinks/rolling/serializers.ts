@@ -10,10 +10,18 @@ import { choice } from '../../core/options.ts';
 export type Serializer = (batch: Batch) => readonly Buffer[];
 
 /** The names of the serializers, as an option. */
-export const serializerChoice = choice(['TEXT', 'HEADER_AND_TEXT'], {
-  'org.apache.flume.serialization.BodyTextEventSerializer$Builder': 'TEXT',
-  'org.apache.flume.serialization.HeaderAndBodyTextEventSerializer$Builder': 'HEADER_AND_TEXT',
-});
+export const serializerChoice = choice(
+  ['TEXT', 'HEADER_AND_TEXT'],
+  {
+    'org.apache.flume.serialization.BodyTextEventSerializer$Builder': 'TEXT',
+    'org.apache.flume.serialization.HeaderAndBodyTextEventSerializer$Builder': 'HEADER_AND_TEXT',
+  },
+  [
+    'AVRO_EVENT',
+    'org.apache.flume.serialization.FlumeEventAvroEventSerializer$Builder',
+    'org.apache.flume.sink.hdfs.AvroEventSerializer$Builder',
+  ],
+);
 
 /** `TEXT` writes bodies, `HEADER_AND_TEXT` headers as Java prints a map, a space, and the body; a newline behind each. */
 export const serializer = (kind: 'TEXT' | 'HEADER_AND_TEXT', appendNewline: boolean): Serializer => {
