@@ -23,7 +23,7 @@ import { loadPositions, savePositions } from './tailing/position-file.ts';
 import { compression } from './tailing/fingerprint.ts';
 import { Copies } from './tailing/copies.ts';
 import type { Sent } from './tailing/progress.ts';
-import type { TailFile } from './tailing/tail-file.ts';
+import type { Former, TailFile } from './tailing/tail-file.ts';
 
 const options = z
   .object({
@@ -189,7 +189,6 @@ class Tailing implements SourceSession<Sent> {
       {
         wake: file => this.#wake(file),
         gone: file => this.#forget(file, false),
-        lost: former => this.#copies.lost(former),
         scanning: () => this.#scanning(),
         fail: cause => this.#emitter.fail(cause),
       },
@@ -395,11 +394,11 @@ class Tailing implements SourceSession<Sent> {
     this.#discovery.rescan();
   }
 
-  #scanning(): () => Promise<void> {
+  #scanning(): (lost: readonly Former[]) => Promise<void> {
     const find = this.#copies.find();
-    return async () => {
+    return async lost => {
       for (const file of this.#discovery.files.values()) this.#copies.learn(file);
-      const heirs = await find(this.#discovery.files.values());
+      const heirs = await find(lost, this.#discovery.files.values());
       if (heirs.size === 0) return;
       for (const [former, heir] of heirs) {
         const { file, position, size } = former;
@@ -407,7 +406,9 @@ class Tailing implements SourceSession<Sent> {
         if (heir === undefined) this.#lostBytes(file.path, position, size, 'was truncated');
         else {
           const { name, log } = this.#context;
-          log.info(`${name}: what was in ${file.path} is in ${heir.path} now; it is read from ${position} on there.`);
+          log.info(
+            `${name}: what was in ${file.path} is in ${heir.path} now; it is read from ${heir.position} on there.`,
+          );
         }
       }
       // Before anything new is read: otherwise the next start would take the old position for the new content.

@@ -13,82 +13,17 @@ import { unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Scope, inScope } from '../../src/core/scope.ts';
-import { createSink, run, taildirSource, type Flow, type FlumeEvent } from '../../src/index.ts';
-import type { TaildirOptions } from '../../src/sources/taildir.ts';
+import { describe, expect, it } from 'vitest';
+import { createSink, run, taildirSource } from '../../src/index.ts';
 import { parsePositions } from '../../src/sources/tailing/position-file.ts';
 import {
   FakeClock,
-  recordingLog,
   sourceLaws,
   type SourceSpec,
   type SourceTuning,
   type SourceUnderTest,
 } from '../../src/testing/index.ts';
-
-let dir: string;
-let flows: Flow[] = [];
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'taildir-'));
-});
-afterEach(async () => {
-  await Promise.allSettled(flows.map(flow => flow.stop()));
-  flows = [];
-  rmSync(dir, { recursive: true, force: true });
-});
-
-const at = (...names: string[]) => join(dir, ...names);
-const positionFile = () => at('positions', 'p.json');
-const logs = () => `${dir}/.*\\.log`;
-const inode = (path: string) => statSync(path).ino;
-const positions = () =>
-  JSON.parse(readFileSync(positionFile(), 'utf8') || '[]') as { inode: number; pos: number; file: string }[];
-const savePositions = (entries: { inode: number; pos: number; file: string }[]) => {
-  mkdirSync(at('positions'), { recursive: true });
-  writeFileSync(positionFile(), JSON.stringify(entries));
-};
-
-/** What came out of a tailing flow, and a way to wait for more of it. */
-class Tail {
-  readonly flow: Flow;
-  readonly events: FlumeEvent[] = [];
-  readonly batches: (readonly FlumeEvent[])[] = [];
-  readonly log = recordingLog();
-  #changed = () => undefined as void;
-
-  constructor(options: Partial<TaildirOptions> = {}, write?: () => void | Promise<void>, clock?: FakeClock) {
-    const scope = new Scope({ log: this.log, ...(clock && { clock }) });
-    const sink = createSink(async events => {
-      await write?.();
-      this.batches.push(events);
-      this.events.push(...events);
-      this.#changed();
-    });
-    const source = taildirSource({ filegroups: { f: logs() }, positionFile: positionFile(), ...options });
-    this.flow = inScope(scope, () => run(source, sink));
-    flows.push(this.flow);
-  }
-
-  get lines(): string[] {
-    return this.events.map(({ body }) => body.toString('latin1'));
-  }
-
-  /** Resolves when that many lines are there. */
-  async until(count: number): Promise<string[]> {
-    while (this.events.length < count) await new Promise<void>(resolve => (this.#changed = resolve));
-    return this.lines;
-  }
-
-  said(what: RegExp) {
-    return this.log.entries.filter(({ message }) => what.test(message)).length;
-  }
-
-  async stop(): Promise<string[]> {
-    await this.flow.stop();
-    return this.lines;
-  }
-}
+import { at, dir, flows, inode, logs, positionFile, positions, savePositions, Tail } from './tailing/tail.ts';
 
 const root = process.getuid?.() === 0;
 
@@ -481,7 +416,7 @@ describe('taildir source', () => {
       writeFileSync(at('file'), '');
       const other = new Tail({ positionFile: at('file', 'p.json') });
       await expect(other.flow.done).rejects.toMatchObject({ code: 'MR_IO' });
-      flows = [];
+      flows.length = 0;
     });
 
     it('leaves nothing but the position file and its fingerprints behind', async () => {

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { beginsWith, fingerprint, readAt, readMark } from './fingerprint.ts';
+import { beginsWith, fingerprint } from './fingerprint.ts';
 import type { Fingerprint } from './position-file.ts';
 import type { Former, TailFile } from './tail-file.ts';
 
@@ -27,7 +27,7 @@ export class Copies {
   readonly #open: (file: TailFile) => Promise<void>;
   /** By the length and the hash of their first bytes. */
   readonly #byHead = new Map<number, Map<string, Set<TailFile>>>();
-  readonly #heads = new Map<TailFile, Fingerprint>();
+  readonly #heads = new Map<TailFile, readonly Fingerprint[]>();
   /** New files that look like a copy; they are held. */
   readonly #suspects = new Map<TailFile, Suspect>();
   readonly #formers = new Set<Former>();
@@ -39,27 +39,27 @@ export class Copies {
   /** Takes note of what a file begins with. */
   learn(file: TailFile): void {
     const known = this.#heads.get(file);
-    if (known === file.head) return;
+    if (known === file.heads || (known === undefined && file.heads.length === 0)) return;
     this.forget(file);
-    const { head } = file;
-    if (head.length === 0) return;
-    this.#heads.set(file, head);
-    let hashes = this.#byHead.get(head.length);
-    if (hashes === undefined) this.#byHead.set(head.length, (hashes = new Map<string, Set<TailFile>>()));
-    const files = hashes.get(head.hash);
-    if (files === undefined) hashes.set(head.hash, new Set([file]));
-    else files.add(file);
+    this.#heads.set(file, file.heads);
+    for (const { length, hash } of file.heads) {
+      let hashes = this.#byHead.get(length);
+      if (hashes === undefined) this.#byHead.set(length, (hashes = new Map<string, Set<TailFile>>()));
+      const files = hashes.get(hash);
+      if (files === undefined) hashes.set(hash, new Set([file]));
+      else files.add(file);
+    }
   }
 
   forget(file: TailFile): void {
-    const head = this.#heads.get(file);
-    if (head === undefined) return;
+    for (const { length, hash } of this.#heads.get(file) ?? []) {
+      const hashes = this.#byHead.get(length);
+      const files = hashes?.get(hash);
+      files?.delete(file);
+      if (files?.size === 0) hashes?.delete(hash);
+      if (hashes?.size === 0) this.#byHead.delete(length);
+    }
     this.#heads.delete(file);
-    const hashes = this.#byHead.get(head.length);
-    const files = hashes?.get(head.hash);
-    files?.delete(file);
-    if (files?.size === 0) hashes?.delete(head.hash);
-    if (hashes?.size === 0) this.#byHead.delete(head.length);
   }
 
   /** A file has lost its content. It is held until {@link find} has looked for a copy. */
@@ -75,7 +75,7 @@ export class Copies {
     }
     for (const original of this.#candidates(top)) {
       const other = original !== file && original.path !== file.path && original.formerPath !== file.path;
-      if (other && original.lostAt === undefined && (await this.#mayBeCopy(file, original)))
+      if (other && original.lostAt === undefined && (await file.mayBeCopyOf(original)))
         return this.#suspect(file, original, now);
     }
     return false;
@@ -101,11 +101,16 @@ export class Copies {
   async cleared(now: number): Promise<readonly TailFile[]> {
     const cleared: TailFile[] = [];
     for (const [file, { original, until }] of this.#suspects) {
-      if (now < until && file.fresh && (original === file || (await this.#mayBeCopy(file, original)))) continue;
+      if (now < until && file.fresh && (original === file || (await this.#looksLike(file, original)))) continue;
       if (this.#suspects.delete(file)) cleared.push(file);
     }
     for (const file of cleared) file.fresh = false;
     return cleared;
+  }
+
+  async #looksLike(file: TailFile, original: TailFile): Promise<boolean> {
+    await this.#open(file);
+    return file.mayBeCopyOf(original);
   }
 
   /** True if this file had to wait, and has not to any more. */
@@ -115,11 +120,12 @@ export class Copies {
 
   /**
    * To be called before all files are looked at. What it returns is to be called after that: it gives the contents that were
-   * lost before to their copies, and returns which have found one.
+   * lost before, and others that it is told, to their copies, and returns which have found one.
    */
-  find(): (files: Iterable<TailFile>) => Promise<ReadonlyMap<Former, TailFile | undefined>> {
-    const formers = [...this.#formers];
-    return async files => {
+  find(): (others: readonly Former[], files: Iterable<TailFile>) => Promise<ReadonlyMap<Former, TailFile | undefined>> {
+    const before = [...this.#formers];
+    return async (others, files) => {
+      const formers = [...before, ...others];
       const heirs = new Map<Former, TailFile | undefined>();
       const fresh = formers.length === 0 ? [] : Array.from(files).filter(file => file.fresh && file.size > 0);
       for (const former of formers) {
@@ -145,20 +151,6 @@ export class Copies {
       return file;
     }
     return undefined;
-  }
-
-  /** Whether a file has, or may yet get, what was read of another one. */
-  async #mayBeCopy(file: TailFile, original: TailFile): Promise<boolean> {
-    await this.#open(file);
-    const { handle } = file;
-    if (handle === undefined) return false;
-    const { content } = original;
-    const { size } = await handle.stat();
-    if (size >= content.at) return file.isCopyOf(content);
-    // Who copies has not come to the end, or there is more to the original by now: it still has all of it.
-    const end = await readMark(handle, size);
-    if (original.handle === undefined || end === undefined) return true;
-    return (await readAt(original.handle, size - end.length, end.length)).equals(end);
   }
 }
 

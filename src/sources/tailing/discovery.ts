@@ -55,10 +55,8 @@ export interface Finder {
   wake(file: TailFile): void;
   /** There is another file in its place. */
   gone(file: TailFile): void;
-  /** It is held, as it has lost the content that was delivered. */
-  lost(former: Former): void;
-  /** All files are looked at from now on; what is returned is called when they have been. */
-  scanning(): () => Promise<void>;
+  /** All files are looked at from now on; what is returned is called when they have been, with contents that are gone. */
+  scanning(): (lost: readonly Former[]) => Promise<void>;
   fail(cause: Error): void;
 }
 
@@ -84,6 +82,8 @@ export class Discovery {
   /** Directory → what watches it, the inode that it watches, and its name without links; undefined while it cannot be read. */
   readonly #directories = new Map<string, { inode: bigint; watch: Watch; real: string } | undefined>();
   readonly #hints = new Set<string>();
+  /** Of files that are held now. */
+  readonly #lostContents: Former[] = [];
   #scanDue = true;
   #scans = 0;
   #hinted = 0;
@@ -220,7 +220,7 @@ export class Discovery {
     }
     this.#scans++;
     if (this.#stopped) return;
-    await scanned();
+    await scanned(this.#lostContents.splice(0));
     const told = this.#told && [...this.#directories.values()].every(directory => directory !== undefined);
     this.#scanTook = clock.now() - began;
     this.#hinted = 0;
@@ -394,7 +394,7 @@ export class Discovery {
         : `${name}: ${path} was truncated or written anew since it was delivered up to ${pos}: it is read from the start.`,
     );
     file.holds++;
-    this.#finder.lost(file.restart());
+    this.#lostContents.push(file.restart());
     return file;
   }
 

@@ -7,9 +7,10 @@
  * in Flume 1.11, which does not start when it finds a fourth key. So what is known of the contents stands in a second file
  * beside it, `<positionFile>.fingerprints`: the same entries with
  *
- *     "born":"<ns since the epoch>","head":[<bytes>,"<hash>"],"mark":[<bytes>,"<hash>"]
+ *     "born":"<ns since the epoch>","at":6,"head":[<bytes>,"<hash>"],"mark":[<bytes>,"<hash>"]
  *
- * The position file is what counts; the second one is evidence, and a copy to fall back on when the first is damaged.
+ * The position file is what counts: Flume may have written it meanwhile. The second one is evidence of what the files had in
+ * them, and counts when the first is damaged, or older: it is written first.
  * Unlike Flume, which writes into the file itself, a new one replaces the old one at once: a crash leaves one of the two.
  *
  * @module
@@ -62,7 +63,8 @@ export const formatPositions = (positions: Iterable<Position>, withEvidence = fa
     const path = JSON.stringify(file).replace(gsonEscapes, gsonEscape);
     if (!withEvidence || evidence === undefined) return `{"inode":${inode},"pos":${pos},"file":${path}}`;
     const { born, head, mark, at } = evidence;
-    return `{"inode":${inode},"pos":${at},"file":${path},"born":"${born}","head":${printed(head)},"mark":${printed(mark)}}`;
+    const known = `"born":"${born}","at":${at},"head":${printed(head)},"mark":${printed(mark)}`;
+    return `{"inode":${inode},"pos":${pos},"file":${path},${known}}`;
   });
   return entries.length === 0 ? '' : `[${entries.join(',')}]`;
 };
@@ -90,12 +92,12 @@ export const parsePositions = (
   }
   if (!Array.isArray(entries)) return { positions: [], problem: 'expected an array of {inode, pos, file}' };
   const positions = entries.flatMap((entry: unknown): Position[] => {
-    const { inode, pos, file, born, head, mark } = (entry ?? {}) as Record<string, unknown>;
+    const { inode, pos, file, born, at, head, mark } = (entry ?? {}) as Record<string, unknown>;
     if (!isNumber(inode) || !isOffset(pos) || typeof file !== 'string') return [];
     const position = { inode: BigInt(inode), pos, file };
     const [first, last] = [fingerprintOf(head), fingerprintOf(mark)];
-    if (first === undefined || last === undefined || !isNumber(born)) return [position];
-    return [{ ...position, evidence: { born: BigInt(born), head: first, mark: last, at: pos } }];
+    if (first === undefined || last === undefined || !isNumber(born) || !isOffset(at)) return [position];
+    return [{ ...position, evidence: { born: BigInt(born), head: first, mark: last, at } }];
   });
   if (positions.length === entries.length) return { positions };
   const bad = entries.length - positions.length;
@@ -112,9 +114,11 @@ const keyOf = ({ inode, file }: Position): string => `${inode} ${file}`;
 export const loadPositions = async (disk: Disk, path: string, log: Log, now: number): Promise<SavedPositions> => {
   const saved = await load(disk, path, log, now);
   if (saved === undefined) return { positions: [], writtenAt: 0n };
-  const { mtimeNs: writtenAt } = await stat(path, { bigint: true }).catch(() => ({ mtimeNs: 0n }));
+  const writtenAt = await changedAt(path);
   const known = await load(disk, besides(path), log, now);
   if (known === undefined) return { positions: saved.positions, writtenAt };
+  // A crash came between the two, and the first one may have positions of contents that are gone.
+  if (writtenAt < (await changedAt(besides(path))) && known.sound) return { positions: known.positions, writtenAt };
   if (saved.positions.length === 0 && known.positions.length > 0) {
     log.error(`The position file ${path} has no positions; those of ${besides(path)} are used.`, {
       code: 'MR_CORRUPT_FILE',
@@ -126,11 +130,17 @@ export const loadPositions = async (disk: Disk, path: string, log: Log, now: num
   return { positions, writtenAt };
 };
 
+/** In nanoseconds since the epoch; 0 if nobody knows. */
+const changedAt = async (path: string): Promise<bigint> => {
+  const { mtimeNs } = await stat(path, { bigint: true }).catch(() => ({ mtimeNs: 0n }));
+  return mtimeNs;
+};
+
 const load = async (disk: Disk, path: string, log: Log, now: number) => {
   const text = await readText(disk, path);
   if (text === undefined) return undefined;
   const { positions, problem } = parsePositions(text);
-  if (problem === undefined) return { positions };
+  if (problem === undefined) return { positions, sound: true };
   const aside = `${path}.corrupt-${now}`;
   const moved = await disk.rename(path, aside).then(
     () => `It was set aside as ${aside}`,
@@ -139,7 +149,7 @@ const load = async (disk: Disk, path: string, log: Log, now: number) => {
   log.error(`The position file ${path} is damaged: ${problem}. ${moved}; what is not known is read from the start.`, {
     code: 'MR_CORRUPT_FILE',
   });
-  return { positions };
+  return { positions, sound: false };
 };
 
 const readText = async (disk: Disk, path: string): Promise<string | undefined> => {
@@ -158,13 +168,13 @@ const readText = async (disk: Disk, path: string): Promise<string | undefined> =
   }
 };
 
-/** Replaces both files, each at once: after a crash there is the old content or the new. Evidence may be older, never newer. */
+/** Replaces both files, each at once: after a crash there is the old content or the new. */
 export const savePositions = async (disk: Disk, path: string, positions: Iterable<Position>): Promise<void> => {
   const all = Array.from(positions);
   try {
     await disk.makeDirectory(dirname(path));
-    await replace(disk, path, formatPositions(all));
     await replace(disk, besides(path), formatPositions(all, true));
+    await replace(disk, path, formatPositions(all));
   } catch (cause) {
     throw new MillraceError('MR_IO', `positions cannot be written: ${toError(cause).message}`, { cause });
   }

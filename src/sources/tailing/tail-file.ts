@@ -72,12 +72,16 @@ export class TailFile {
   parts = 0;
   /** Its first bytes, of those that were read. */
   head: Fingerprint = fingerprint(noBytes);
+  /** That, and when it had less. */
+  heads: readonly Fingerprint[] = [];
   /** What was known of it when it was last read, by another process; checked before it is read. */
   evidence: Evidence | undefined;
   progress = new Progress(0);
   /** Bytes in it, and when it was changed, as of the last look. */
   size = 0;
   changed = 0n;
+  /** Bytes that it had while its content was known to be the same. */
+  #sizeBefore = 0;
   /** Nothing of it was read, and nobody has asked yet whether it is a copy. */
   fresh = true;
 
@@ -136,7 +140,13 @@ export class TailFile {
     this.before = position === 0 ? noBytes : undefined;
     this.fresh = position === 0;
     this.evidence = evidence;
-    if (evidence !== undefined) this.head = evidence.head;
+    this.heads = [];
+    this.#knowHead(evidence?.head ?? fingerprint(noBytes));
+  }
+
+  #knowHead(head: Fingerprint): void {
+    this.head = head;
+    if (head.length > 0) this.heads = [...this.heads.slice(1 - maxSteps), head];
   }
 
   /** How far it was delivered, for the position file. */
@@ -160,13 +170,15 @@ export class TailFile {
 
   /** Whether it still has what was read of it: these first bytes, and those before the position. */
   async isSame(top: Buffer): Promise<boolean> {
-    const { handle, evidence } = this;
+    const { handle, evidence, size } = this;
     if (!beginsWith(top, this.head)) return false;
-    if (this.before !== undefined || handle === undefined) return true;
-    if (evidence !== undefined && !(await hasMark(handle, evidence))) return false;
-    this.before = await readMark(handle, this.position);
-    if (this.before === undefined) return false;
-    if (this.progress.committed === this.position) this.progress.mark = this.before;
+    if (this.before === undefined && handle !== undefined) {
+      if (evidence !== undefined && !(await hasMark(handle, evidence))) return false;
+      this.before = await readMark(handle, this.position);
+      if (this.before === undefined) return false;
+      if (this.progress.committed === this.position) this.progress.mark = this.before;
+    }
+    this.#sizeBefore = size;
     return true;
   }
 
@@ -180,7 +192,7 @@ export class TailFile {
   step(top: Buffer): void {
     const { position: at, before } = this;
     const length = Math.min(top.length, at);
-    if (length > this.head.length) this.head = fingerprint(top.subarray(0, length));
+    if (length > this.head.length) this.#knowHead(fingerprint(top.subarray(0, length)));
     if (before === undefined || this.#trail.at(-1)?.at === at) return;
     this.#trail = [...this.#trail.slice(1 - maxSteps), { at, before, head: this.head }];
   }
@@ -200,14 +212,32 @@ export class TailFile {
    * the point up to which the original was read has nothing new. It is open.
    */
   async copied({ evidence, position, trail }: Former): Promise<number | undefined> {
-    const { handle } = this;
-    if (handle === undefined || evidence.mark.length === 0) return undefined;
+    if (this.handle === undefined || evidence.mark.length === 0) return undefined;
     if (await this.isCopyOf(evidence)) return position;
-    const { size } = await handle.stat();
-    const step = trail.findLast(({ at }) => at <= size);
-    if (size >= evidence.at || step === undefined || step.at === 0) return undefined;
-    const mark = await readMark(handle, step.at, step.before.length);
-    return mark?.equals(step.before) === true && beginsWith(await this.top(), step.head) ? size : undefined;
+    const { size } = await this.handle.stat();
+    return size < evidence.at && (await this.#followed(trail, size)) === true ? size : undefined;
+  }
+
+  /** Whether it has, or may yet get, what was read of another one, which still has all that. It is open. */
+  async mayBeCopyOf(original: TailFile): Promise<boolean> {
+    const { content } = original;
+    if (this.handle === undefined) return false;
+    const { size } = await this.handle.stat();
+    if (size >= content.at) return this.isCopyOf(content);
+    const followed = await this.#followed(original.#trail, size);
+    if (followed !== undefined || original.handle === undefined) return followed ?? true;
+    // Who copies has not come far.
+    const end = (await readMark(this.handle, size)) ?? noBytes;
+    const theirs = await readAt(original.handle, size - end.length, end.length);
+    return theirs.length < end.length || theirs.equals(end);
+  }
+
+  /** Whether it has what was read at the last of these steps that lies within it; undefined if none does. */
+  async #followed(trail: readonly Step[], size: number): Promise<boolean | undefined> {
+    const step = trail.findLast(({ at }) => at > 0 && at <= size);
+    if (step === undefined || this.handle === undefined) return undefined;
+    const mark = await readMark(this.handle, step.at, step.before.length);
+    return mark?.equals(step.before) === true && beginsWith(await this.top(), step.head);
   }
 
   /** By what it is known again as far as it was read. */
@@ -219,13 +249,14 @@ export class TailFile {
 
   /** The content is other than before: from the start. What was there may have been copied before. */
   restart(): Former {
-    const { progress, position, parts, size, seen, content } = this;
+    const { progress, position, parts, seen, content } = this;
     const trail = this.#trail;
-    this.former = { file: this, evidence: content, trail, progress, position, parts, size: Math.max(size, seen) };
+    const size = Math.max(this.#sizeBefore, seen);
+    this.former = { file: this, evidence: content, trail, progress, position, parts, size };
+    this.#sizeBefore = 0;
     this.#trail = [];
     this.startAt(0);
     this.parts = 0;
-    this.head = fingerprint(noBytes);
     // What is in it now is its own.
     this.fresh = false;
     return this.former;
@@ -238,7 +269,7 @@ export class TailFile {
     this.before = before;
     this.progress = progress;
     if (at === position) {
-      this.head = evidence.head;
+      this.#knowHead(evidence.head);
       this.parts = parts;
     } else progress.endAt(at, before ?? noBytes);
   }
