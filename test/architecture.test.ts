@@ -45,7 +45,7 @@ const layers: Readonly<Record<string, readonly string[]>> = {
   log: ['core'],
   operators: ['core', 'protocols', 'log'],
   sources: ['core', 'protocols'],
-  sinks: ['core', 'protocols'],
+  sinks: ['core', 'protocols', 'log'],
   monitor: ['core', 'protocols'],
   agent: ['core', 'protocols', 'log', 'operators', 'monitor'],
   testing: ['core', 'operators'],

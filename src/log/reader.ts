@@ -154,7 +154,7 @@ export class LogReader {
     const { acked } = this.#log;
     for (let from = acked.skip(seq); from < end; from = acked.skip(from)) {
       const to = Math.min(end, acked.next(from));
-      wanted.push(slice(batch, from - seq, to - seq));
+      wanted.push(batch.slice(from - seq, to - seq));
       if (to === end) break;
       from = to;
     }
@@ -175,8 +175,3 @@ export class LogReader {
     }
   }
 }
-
-const slice = (batch: Batch, from: number, to: number): Batch => {
-  const rest = from === 0 ? batch : batch.split(from)[1];
-  return to - from === rest.length ? rest : rest.split(to - from)[0];
-};

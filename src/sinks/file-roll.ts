@@ -4,15 +4,17 @@
  * @module
  */
 import fs from 'node:fs';
-import type { FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Timer } from '../core/clock.ts';
 import { defineSink } from '../core/component.ts';
+import { isTaken, type DiskFile } from '../core/disk.ts';
 import { MillraceError, systemCode, toError } from '../core/errors.ts';
 import type { Batch } from '../core/event.ts';
+import type { SinkCounters } from '../core/metrics.ts';
 import { choice, flag, int, path, text } from '../core/options.ts';
 import type { SinkContext, SinkWriter } from '../core/sink.ts';
+import { ExactlyOnce } from './rolling/exactly-once.ts';
 import { serializer, serializerChoice, type Serializer } from './rolling/serializers.ts';
 
 const options = z.object({
@@ -56,6 +58,13 @@ const options = z.object({
     flume: 'sink.fsync',
     default: false,
   }),
+  exactlyOnce: flag(
+    'Whether events of a file channel that come again after a crash are known, and not written again.',
+    {
+      flume: 'sink.exactlyOnce',
+      default: false,
+    },
+  ),
 });
 type Options = z.output<typeof options>;
 export type FileRollOptions = z.input<typeof options>;
@@ -68,6 +77,11 @@ export type FileRollOptions = z.input<typeof options>;
  *
  * A file is made when there is something to write. (Flume makes an empty one per interval.) It is closed when it is
  * `rollInterval` old, or has `rollSize` bytes after a batch. A file that is there already is never written to.
+ *
+ * With `exactlyOnce` the directory has `.<prefix>exactly-once` besides, which says what of the channel is in the files. When the
+ * sink opens, bytes that no ack stands for are cut off, and it begins a new file. Events that come again are acked and
+ * counted as `DuplicateCount`. It works directly behind one file channel, with one sink; else it is `MR_CONFIG`, nothing is
+ * written, and it is tried again. The same directory and prefix in two sinks is `MR_LOCKED`. See docs/guarantees.md.
  */
 export const fileRollSink = defineSink({
   type: 'file_roll',
@@ -81,11 +95,13 @@ export const fileRollSink = defineSink({
 /** The file that is being written. */
 interface Growing {
   readonly path: string;
-  readonly handle: FileHandle;
+  readonly file: DiskFile;
   /** Of what was written completely. */
   length: number;
   /** There may be more than that: the beginning of a batch whose write failed. */
   torn: boolean;
+  /** The next batch goes to another file. */
+  over: boolean;
   timer: Timer;
 }
 
@@ -96,6 +112,7 @@ class RollingFiles implements SinkWriter {
   #context!: SinkContext;
   #nextName!: () => string;
   #file: Growing | undefined;
+  #known: ExactlyOnce | undefined;
   #turn: Promise<void> = Promise.resolve();
 
   constructor(options: Options) {
@@ -105,24 +122,35 @@ class RollingFiles implements SinkWriter {
   }
 
   async open(context: SinkContext): Promise<void> {
-    const { directory, pathManager } = this.#options;
+    const { directory, pathManager, exactlyOnce } = this.#options;
+    const { clock, counters, disk, log, name } = context;
     this.#context = context;
-    this.#nextName = pathManagers[pathManager](this.#options, () => context.clock.now());
+    this.#nextName = pathManagers[pathManager](this.#options, () => clock.now());
     try {
       if (!(await fs.promises.stat(directory)).isDirectory()) throw trouble(`${directory} is not a directory`);
       await fs.promises.access(directory, fs.constants.W_OK | fs.constants.X_OK);
     } catch (thrown) {
       throw explained(thrown, directory);
     }
+    if (!exactlyOnce) return;
+    Object.assign(counters, { DuplicateCount: 0 });
+    this.#known = await ExactlyOnce.open(this.#options, disk, cause =>
+      log.error(`${name}: ${cause.message}`, { cause }),
+    );
   }
 
   write(batch: Batch): Promise<void> {
-    return this.#inTurn(() => this.#append(this.#serialize(batch)));
+    return this.#inTurn(() => this.#add(batch));
   }
 
   close(): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#file !== undefined) await this.#finish(this.#file);
+      try {
+        if (this.#file !== undefined) await this.#finish(this.#file);
+      } finally {
+        await this.#file?.file.close();
+        await this.#known?.close();
+      }
     });
   }
 
@@ -133,20 +161,39 @@ class RollingFiles implements SinkWriter {
     return done;
   }
 
-  async #append(pieces: readonly Buffer[]): Promise<void> {
+  async #add(batch: Batch): Promise<void> {
+    const known = this.#known;
+    if (known === undefined) return this.#append(batch);
+    const plan = known.plan(batch);
+    const { rest } = plan;
+    if (rest !== undefined) await this.#append(rest, length => known.wrote(length, plan));
+    // If this fails, the events are known when they come again: only this is left to do then.
+    await known.save();
+    const counters = this.#context.counters as SinkCounters & { DuplicateCount: number };
+    counters.DuplicateCount += batch.length - (rest?.length ?? 0);
+  }
+
+  async #append(batch: Batch, wrote?: (length: number) => void): Promise<void> {
     const { fsync, rollSize, directory } = this.#options;
     try {
-      const file = (this.#file ??= await this.#create());
-      if (file.torn) await this.#mend(file);
-      file.torn = true;
-      const written = await writeAt(file.handle.fd, pieces, file.length);
+      const pieces = this.#serialize(batch);
+      if (this.#file?.over === true) await this.#finish(this.#file);
+      const growing = (this.#file ??= await this.#create());
+      const { file, path } = growing;
+      if (growing.torn) await this.#mend(growing);
+      growing.torn = true;
+      await file.write(pieces, growing.length);
       if (fsync) {
-        await file.handle.datasync();
-        if (file.length === 0) await syncDirectory(directory);
+        // If one of them fails, nobody knows what the disk has, and asking again would prove nothing.
+        growing.over = true;
+        await file.sync();
+        if (growing.length === 0) await this.#context.disk.syncDirectory(dirname(path));
+        growing.over = false;
       }
-      file.torn = false;
-      file.length += written;
-      if (rollSize > 0 && file.length >= rollSize) await this.#roll(file);
+      growing.torn = false;
+      for (const { length } of pieces) growing.length += length;
+      wrote?.(growing.length);
+      if (rollSize > 0 && growing.length >= rollSize) await this.#roll(growing);
     } catch (thrown) {
       // Now, so that nobody reads half a batch meanwhile; and before the next write, if it fails now.
       if (this.#file?.torn === true) await this.#mend(this.#file).catch(() => undefined);
@@ -156,92 +203,65 @@ class RollingFiles implements SinkWriter {
 
   async #create(): Promise<Growing> {
     const { directory, rollInterval } = this.#options;
-    const { clock, counters } = this.#context;
+    const { clock, counters, disk } = this.#context;
     for (;;) {
-      const path = join(directory, this.#nextName());
+      const name = this.#nextName();
+      const path = join(directory, name);
       try {
-        const handle = await fs.promises.open(path, 'wx');
-        const file: Growing = { path, handle, length: 0, torn: false, timer: undefined };
+        const file = await disk.open(path, 'new');
+        await this.#known?.begin(name).catch(async (thrown: unknown) => {
+          await file.close();
+          await disk.remove(path);
+          throw thrown;
+        });
+        const growing: Growing = { path, file, length: 0, torn: false, over: false, timer: undefined };
         if (rollInterval > 0)
-          file.timer = clock.after(rollInterval * 1000, () => void this.#inTurn(() => this.#roll(file)), true);
+          growing.timer = clock.after(rollInterval * 1000, () => void this.#inTurn(() => this.#roll(growing)), true);
         counters.ConnectionCreatedCount++;
-        return file;
+        return growing;
       } catch (thrown) {
         // Somebody else's: the next name will do.
-        if (systemCode(thrown) === 'EEXIST') continue;
+        if (isTaken(thrown)) continue;
         counters.ConnectionFailedCount++;
-        throw thrown;
+        throw explained(thrown, path);
       }
     }
   }
 
-  async #mend(file: Growing): Promise<void> {
-    await file.handle.truncate(file.length);
-    file.torn = false;
+  async #mend(growing: Growing): Promise<void> {
+    const { file, length } = growing;
+    await file.truncate(length);
+    // What was cut off must not be back after a power cut, when nobody looks at this file any more.
+    if (this.#options.fsync) await file.sync();
+    growing.torn = false;
   }
 
   /** Ends a file. What goes wrong is told, but makes no event come twice: all that the file has was acked, or will be. */
-  async #roll(file: Growing): Promise<void> {
-    if (this.#file !== file) return;
+  async #roll(growing: Growing): Promise<void> {
+    if (this.#file !== growing) return;
+    growing.over = true;
     try {
-      await this.#finish(file);
+      await this.#finish(growing);
     } catch (thrown) {
-      const cause = explained(thrown, file.path);
+      const cause = explained(thrown, growing.path);
       this.#context.log.error(`${this.#context.name}: ${cause.message}`, { cause });
     }
   }
 
-  async #finish(file: Growing): Promise<void> {
+  async #finish(growing: Growing): Promise<void> {
     const { clock, counters } = this.#context;
+    if (growing.torn) await this.#mend(growing);
     this.#file = undefined;
-    clock.cancel(file.timer);
+    clock.cancel(growing.timer);
     counters.ConnectionClosedCount++;
     try {
-      if (file.torn) await this.#mend(file);
+      await this.#known?.finish();
     } finally {
-      await file.handle.close();
+      await growing.file.close();
+      if (growing.length === 0) await this.#context.disk.remove(growing.path);
     }
   }
 }
-
-/** Writes all of it; resolves to its length. The callback of `fs` costs half as much as a FileHandle's promise. */
-const writeAt = async (fd: number, pieces: readonly Buffer[], position: number): Promise<number> => {
-  let at = position;
-  for (let rest = pieces; rest.length > 0;) {
-    const written = await new Promise<number>((resolve, reject) =>
-      fs.writev(fd, rest, at, (cause, count) => {
-        if (cause !== null) reject(cause);
-        else if (count === 0 && rest.some(piece => piece.length > 0))
-          reject(new Error('the operating system takes no more bytes'));
-        else resolve(count);
-      }),
-    );
-    at += written;
-    rest = behind(rest, written);
-  }
-  return at - position;
-};
-
-/** What is left of the pieces after their first `count` bytes. */
-const behind = (pieces: readonly Buffer[], count: number): readonly Buffer[] => {
-  let [skipped, first] = [count, 0];
-  for (; first < pieces.length && skipped >= (pieces[first] as Buffer).length; first++)
-    skipped -= (pieces[first] as Buffer).length;
-  const rest = pieces.slice(first);
-  if (skipped > 0) rest[0] = (rest[0] as Buffer).subarray(skipped);
-  return rest;
-};
-
-/** So that a new file's name is as durable as its bytes. Windows cannot, and need not. */
-const syncDirectory = async (directory: string): Promise<void> => {
-  if (process.platform === 'win32') return;
-  const handle = await fs.promises.open(directory, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-};
 
 const trouble = (message: string, cause?: unknown) => new MillraceError('MR_IO', message, { cause });
 
@@ -256,9 +276,10 @@ const advice: Readonly<Record<string, string>> = {
 };
 
 const explained = (thrown: unknown, path: string): MillraceError => {
-  if (thrown instanceof MillraceError) return thrown;
-  const cause = toError(thrown);
-  return trouble(`cannot write to ${path}: ${cause.message}. ${advice[systemCode(cause) ?? ''] ?? ''}`.trim(), cause);
+  const system = thrown instanceof MillraceError ? toError(thrown.cause ?? thrown) : toError(thrown);
+  const code = systemCode(system);
+  if (thrown instanceof MillraceError && code === undefined) return thrown;
+  return trouble(`cannot write to ${path}: ${system.message}. ${advice[code ?? ''] ?? ''}`.trim(), system);
 };
 
 type Naming = Pick<Options, 'prefix' | 'extension'>;
