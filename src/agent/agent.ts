@@ -20,7 +20,7 @@ import { route } from '../operators/routing/route.ts';
 import type { Plan, PlannedChannel, PlannedSink, PlannedSource } from './plan.ts';
 import type { Route } from './selectors.ts';
 
-/** How long a source that broke waits before it is opened again. */
+/** How long a source that broke, or a channel that could not be opened, waits before it is opened again. */
 const restart = { initial: 1000, max: 30_000 };
 
 export interface Agent {
@@ -79,7 +79,7 @@ export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
   /** First the sources, so that nothing new comes; then the channels, which end when their inputs have; then the sinks. */
   const drain = async () => {
     await Promise.allSettled(filling.map(flow => flow.stop({ timeout: Infinity })));
-    for (const one of channels.values()) one.end();
+    for (const one of channels.values()) one.end({ keep: true });
     await Promise.allSettled(draining.map(flow => flow.done));
     await Promise.all(Array.from(channels.values(), one => one.closed));
   };
@@ -97,6 +97,7 @@ export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
         // A source that has opened since runs again.
         if ((metrics.find('SOURCE', name)?.['StartTime'] ?? 0) <= at) troubles.set(name, reason);
       }
+      for (const [name, { trouble }] of channels) if (trouble !== undefined) troubles.set(name, trouble.message);
       for (const { name, sink } of sinks) if (sink.trouble !== undefined) troubles.set(name, sink.trouble.message);
       return troubles;
     },
@@ -126,7 +127,7 @@ export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
 };
 
 const open = ({ name, component, options }: PlannedChannel, scope: Scope): Channel =>
-  inScope(scope, () => component.create(options, { name }));
+  inScope(scope, () => component.create(options, { name }, { reopen: restart }));
 
 /** A sink takes batches of the size it asks for; its channel's transaction capacity is the limit anyway. */
 const batching = ({ component, options }: PlannedSink) => {

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Observable } from 'rxjs';
-import type { Channel } from '../core/channel.ts';
+import type { Channel, ChannelOptions } from '../core/channel.ts';
 import type { ComponentInfo, Identity } from '../core/component.ts';
 import type { Delivery } from '../core/delivery.ts';
 import { nearest } from '../core/nearest.ts';
@@ -17,7 +17,9 @@ import { oneOf, type Problems } from './report.ts';
 type Making<V> = { make(options: object, identity?: Identity): V }['make'];
 
 export type SourceComponent = ComponentInfo & Making<Observable<Delivery>>;
-export type ChannelComponent = ComponentInfo & { create: Making<Channel> };
+export type ChannelComponent = ComponentInfo & {
+  create(options: object, identity?: Identity, more?: Pick<ChannelOptions, 'reopen'>): Channel;
+};
 export type SinkComponent = ComponentInfo & Making<Sink>;
 
 /** `type` → component. The type is Flume's alias or, where Flume has none, its class name. */

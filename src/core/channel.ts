@@ -6,7 +6,7 @@
  */
 import { Observable, Subscriber, type OperatorFunction } from 'rxjs';
 import type { z } from 'zod';
-import type { Timer } from './clock.ts';
+import { backoffDelay, type Backoff, type Timer } from './clock.ts';
 import { describe, type ComponentInfo, type Identity } from './component.ts';
 import { Deque } from './deque.ts';
 import type { Delivery } from './delivery.ts';
@@ -44,6 +44,9 @@ export interface Store<T = FlumeEvent> {
   close?(): void | Promise<void>;
 }
 
+/** How long what is out may take to be settled when a durable channel stops, in ms. Then it comes again. */
+const patience = 2000;
+
 /** What a store may use from outside. */
 export interface StoreContext extends Context {
   /** The channel's. */
@@ -59,6 +62,8 @@ export interface ChannelOptions {
   readonly transactionCapacity?: number | undefined;
   /** How long a put waits for room before it is nacked, in seconds. Default: as long as it takes. */
   readonly keepAlive?: number | undefined;
+  /** How long to wait before a store that could not be opened is opened again. Default: the channel ends with its error. */
+  readonly reopen?: Backoff | undefined;
 }
 
 /** One consumer of a channel. */
@@ -95,6 +100,8 @@ interface Waiting<T> {
  * - Outputs compete: each batch goes to one of them. What one of them nacks is first in line again, for all of them.
  * - Completes its outputs when all inputs have ended (or {@link end} was called) and everything was acked. If an input
  *   errored, the outputs get that error then, after everything that is held.
+ * - When its flow is stopped, a durable store keeps what it holds: outputs complete when what they have out is settled,
+ *   or after {@link patience}.
  * - Errors when the store cannot be opened.
  */
 export class Channel<T = FlumeEvent> {
@@ -121,6 +128,14 @@ export class Channel<T = FlumeEvent> {
   #idle: (() => void) | undefined;
   #opened = false;
   #ended = false;
+  /** It is stopped: what the store keeps is not drained. */
+  #keeps = false;
+  #lastCall: Timer;
+  readonly #reopen: Backoff | undefined;
+  #reopening: Timer;
+  #attempts = 0;
+  /** Why it is not open, if it is tried again. */
+  trouble: Error | undefined;
   #failure: Error | undefined;
   #closing = false;
   #resolve!: () => void;
@@ -132,6 +147,7 @@ export class Channel<T = FlumeEvent> {
     this.#name = options.name ?? 'channel';
     this.#transactionCapacity = Math.min(options.transactionCapacity ?? 100, store.capacity.events);
     this.#keepAlive = options.keepAlive;
+    this.#reopen = options.reopen;
     this.counters = scope.metrics.register('CHANNEL', this.#name, {
       ...channelCounters(),
       get ChannelSize() {
@@ -165,7 +181,7 @@ export class Channel<T = FlumeEvent> {
     this.#inputs++;
     const left = (failure?: Error) => {
       this.#failure ??= failure;
-      if (--this.#inputs === 0) this.end();
+      if (--this.#inputs === 0) this.end({ keep: this.#scope.stopping });
     };
     return new Input<T>(delivery => this.#accept(delivery), left);
   }
@@ -201,10 +217,12 @@ export class Channel<T = FlumeEvent> {
     });
   }
 
-  /** No more input: drain, complete the outputs, close the store. */
-  end(): void {
+  /** No more input: drain, complete the outputs, close the store. With `keep`, what a durable store holds stays in it. */
+  end({ keep = false }: { readonly keep?: boolean } = {}): void {
     this.#ended = true;
-    this.#settled();
+    this.#keeps = keep;
+    if (this.#reopening === undefined) this.#settled();
+    else void this.close();
   }
 
   /** Closes now. What waits for room is nacked, what a memory store holds is counted as dropped. */
@@ -219,6 +237,10 @@ export class Channel<T = FlumeEvent> {
     for (let waiting = this.#waiting.shift(); waiting !== undefined; waiting = this.#waiting.shift())
       this.#refuse(waiting, closed);
     for (const output of this.#outputs) output.leave();
+    this.#scope.clock.cancel(this.#lastCall);
+    this.#scope.clock.cancel(this.#reopening);
+    // Nobody waits for a store that never opened.
+    if (this.#reopening !== undefined) this.#complete();
     this.counters.StopTime = this.#scope.clock.now();
     await this.#opening?.catch(() => undefined);
     if (this.#pending.puts > 0) await new Promise<void>(resolve => (this.#idle = resolve));
@@ -252,13 +274,29 @@ export class Channel<T = FlumeEvent> {
       // What is there already came from another life of this flow.
       ledger.kept -= this.#store.kept ?? 0;
       this.#opened = true;
+      this.trouble = undefined;
       this.counters.StartTime = clock.now();
       this.#wake();
     } catch (thrown) {
-      this.#failure = toError(thrown);
-      this.#complete();
-      void this.close();
+      this.#notOpened(toError(thrown));
     }
+  }
+
+  #notOpened(cause: Error): void {
+    const { clock, random, log } = this.#scope;
+    if (this.#reopen === undefined || this.#ended || this.#closing) {
+      this.#failure = cause;
+      this.#complete();
+      return void this.close();
+    }
+    this.trouble = cause;
+    const delay = backoffDelay(this.#reopen, ++this.#attempts, random);
+    const again = `It is tried again in ${(delay / 1000).toFixed(1)} s.`;
+    log.error(`${this.#name} can not be opened: ${cause.message} ${again}`, { cause });
+    this.#reopening = clock.after(delay, () => {
+      this.#reopening = undefined;
+      void this.#open();
+    });
   }
 
   // --- putting
@@ -467,17 +505,27 @@ export class Channel<T = FlumeEvent> {
   /** After each settlement: there may be room, and it may have been the last. */
   #settled(): void {
     if (this.#waiting.length > 0) this.#putWaiting();
-    if (
-      this.#ended &&
-      this.#opened &&
-      !this.#closing &&
-      this.#waiting.length === 0 &&
-      this.#pending.puts === 0 &&
-      this.#store.events === 0
-    ) {
-      this.#complete();
-      void this.close();
-    }
+    if (!this.#ended || !this.#opened || this.#closing || this.#waiting.length > 0 || this.#pending.puts > 0) return;
+    const { events, kept = 0 } = this.#store;
+    if (events === 0) this.#finish();
+    else if (this.#keeps && events === kept) this.#stop();
+  }
+
+  #finish(): void {
+    this.#complete();
+    void this.close();
+  }
+
+  /** Everything that is held stays: no more goes out, and what is out may still be settled. */
+  #stop(): void {
+    for (const output of this.#outputs) output.hold();
+    const leave = () => {
+      this.#keeps = false;
+      for (const output of this.#outputs) output.leave();
+      this.#finish();
+    };
+    if (this.#outputs.every(({ idle }) => idle)) leave();
+    else this.#lastCall ??= this.#scope.clock.after(patience, leave);
   }
 
   #complete(): void {
@@ -568,6 +616,16 @@ class Output<T> implements Supply<T> {
     this.#outlet.pump();
   }
 
+  /** Nothing goes out any more. */
+  hold(): void {
+    this.#outlet.hold();
+  }
+
+  /** Nothing is out. */
+  get idle(): boolean {
+    return this.#outlet.idle;
+  }
+
   complete(failure: Error | undefined): void {
     if (failure === undefined) this.#subscriber.complete();
     else this.#subscriber.error(failure);
@@ -626,9 +684,13 @@ export const defineChannel = <S extends z.ZodObject>(
     return channelOperator(() => open<T>(options), { ...shared, batchSize, maxInFlight, redelivery });
   };
   return Object.assign(describe(description as ComponentInfo<S>, operator), {
-    create: <T = FlumeEvent>(given?: z.input<S>, identity: Identity = {}): Channel<T> => {
+    create: <T = FlumeEvent>(
+      given?: z.input<S>,
+      identity: Identity = {},
+      more: Pick<ChannelOptions, 'reopen'> = {},
+    ): Channel<T> => {
       const { options, shared } = parse(given, identity);
-      return new Channel(open<T>(options), shared);
+      return new Channel(open<T>(options), { ...shared, ...more });
     },
   });
 };
@@ -636,7 +698,7 @@ export const defineChannel = <S extends z.ZodObject>(
 /** A channel component that holds events only, whatever else flows elsewhere. */
 export type EventChannel<S extends z.ZodObject> = ComponentInfo<S> & {
   (given?: z.input<S> & OutputOptions, identity?: Identity): OperatorFunction<Delivery, Delivery>;
-  create(given?: z.input<S>, identity?: Identity): Channel;
+  create(given?: z.input<S>, identity?: Identity, more?: Pick<ChannelOptions, 'reopen'>): Channel;
 };
 
 /** A channel as an operator: one input, one output, opened by subscribing. What `makeStore` returns is used once. */

@@ -100,8 +100,9 @@ const read = (path: string): string => {
 
 const bootId = (): string => read('/proc/sys/kernel/random/boot_id').trim();
 
-/** The 22nd field; the second is a name in brackets, and may have anything in it. */
+/** The 22nd field; the second is a name in brackets, and may have anything in it. Of a process that is dead and not yet buried: nothing. */
 const beganAt = (pid: number): string => {
   const stat = read(`/proc/${pid}/stat`);
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  const [state, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return state === 'Z' || state === 'X' ? '' : (fields[18] ?? '');
 };

@@ -259,7 +259,8 @@ class Lane<T> {
   /** Does not wait for another attempt if there is nothing left to attempt. A write that is under way is left to end. */
   hurry(): void {
     const { context, aborted, wanted } = this.#shared;
-    if (this.#timer === undefined || (aborted === undefined && (this.#current !== undefined || wanted()))) return;
+    const needed = this.#current === undefined ? wanted() : this.#current.live;
+    if (this.#timer === undefined || (aborted === undefined && needed)) return;
     context.clock.cancel(this.#timer);
     this.#timer = undefined;
     this.work();

@@ -9,7 +9,7 @@ import { inScope, Scope } from '../../../src/core/scope.ts';
 import { createSource } from '../../../src/core/source.ts';
 import { createSink, event, fileChannel, headers, run, seqSource, type FlumeEvent } from '../../../src/index.ts';
 import type { FileChannelOptions } from '../../../src/operators/channels/file.ts';
-import { FakeClock, recordingLog, seededRandom } from '../../../src/testing/index.ts';
+import { FakeClock, recordingLog, scriptedSource, seededRandom } from '../../../src/testing/index.ts';
 import { CrashDisk } from '../../crash/crash-disk.ts';
 
 // The laws are in test/laws/channels.test.ts, crashes in test/crash.
@@ -335,6 +335,110 @@ describe('damage', () => {
     const { texts, log } = await drain();
     expect(texts).toEqual(numbers(10));
     expect(log.entries.map(({ message }) => message).join('\n')).toMatch(/slots are damaged/);
+  });
+});
+
+describe('stopping', () => {
+  const backlog = async (sink: (texts: string[]) => void | Promise<void>) => {
+    await fill(500);
+    const clock = new FakeClock();
+    const flow = inScope(new Scope({ clock, log: recordingLog(), random: seededRandom(1) }), () =>
+      run(
+        scriptedSource<FlumeEvent>(['idle']),
+        fileChannel(own({ batchSize: 10, maxInFlight: { deliveries: 2 } } as never)),
+        createSink<FlumeEvent>(events => sink(events.map(({ body }) => body.toString()))),
+      ),
+    );
+    return { flow, clock };
+  };
+  /** Files are real, time is not. */
+  const until = async (clock: FakeClock, condition: () => boolean) => {
+    while (!condition()) {
+      await new Promise(setImmediate);
+      await clock.flush();
+    }
+  };
+
+  it('does not wait for what it holds: what is out is settled, the rest stays', async () => {
+    const got: string[] = [];
+    let release!: () => void;
+    const { flow, clock } = await backlog(async texts => {
+      if (got.length === 0) await new Promise<void>(resolve => (release = resolve));
+      got.push(...texts);
+    });
+    await until(clock, () => (release as unknown) !== undefined);
+    let over = false;
+    void flow.stop().then(() => (over = true));
+    await until(clock, () => true);
+    release();
+    await until(clock, () => over);
+    expect(got.length).toBeLessThan(100);
+    expect(flow.ledger.difference).toBe(0);
+    const { texts } = await drain();
+    expect([...got, ...texts]).toEqual(numbers(500));
+  });
+
+  it('waits two seconds for a sink that does not answer, and delivers that again next time', async () => {
+    const got: string[] = [];
+    const { flow, clock } = await backlog(texts => {
+      got.push(...texts);
+      throw new Error('never');
+    });
+    await until(clock, () => got.length > 0);
+    let over = false;
+    void flow.stop().then(() => (over = true));
+    for (let i = 0; i < 5; i++) await until(clock, () => true);
+    expect(over).toBe(false);
+    await clock.advance(2000);
+    await until(clock, () => over);
+    expect((await drain()).texts).toEqual(numbers(500));
+  });
+
+  it('drains when its input has ended by itself', async () => {
+    const got: string[] = [];
+    const flow = run(
+      seqSource({ totalEvents: 500, batchSize: 10 }),
+      fileChannel(own()),
+      createSink(events => void got.push(...events.map(({ body }) => body.toString()))),
+    );
+    await flow.done;
+    expect(got).toEqual(numbers(500));
+  });
+});
+
+describe('in an agent', () => {
+  it('is opened again when it could not be opened', async () => {
+    fs.writeFileSync(join(dir, 'log-1'), 'theirs');
+    const clock = new FakeClock();
+    const log = recordingLog();
+    const got: string[] = [];
+    const channel = inScope(new Scope({ clock, log, random: () => 0.5 }), () =>
+      fileChannel.create(own(), { name: 'c1' }, { reopen: { initial: 1000, max: 30_000 } }),
+    );
+    channel.output().subscribe(createSink(events => void got.push(...events.map(({ body }) => body.toString()))));
+    const input = channel.input();
+    while (channel.trouble === undefined) await new Promise(setImmediate);
+    expect(log.entries.at(-1)!.message).toMatch(/c1 can not be opened: .*log-1.*It is tried again in \d\.\d s\./);
+    fs.rmSync(join(dir, 'log-1'));
+    await clock.advance(1000);
+    while ((channel.trouble as unknown) !== undefined) await new Promise(setImmediate);
+    seqSource({ totalEvents: 3 }).subscribe(input);
+    await input.done;
+    await channel.closed;
+    expect(got).toEqual(numbers(3));
+  });
+
+  it('closes while it waits to be opened again', async () => {
+    fs.writeFileSync(join(dir, 'log-1'), 'theirs');
+    const channel = inScope(new Scope({ log: recordingLog() }), () =>
+      fileChannel.create(own(), {}, { reopen: { initial: 1000, max: 30_000 } }),
+    );
+    const sink = createSink(() => undefined);
+    channel.output().subscribe(sink);
+    while (channel.trouble === undefined) await new Promise(setImmediate);
+    channel.end();
+    await channel.closed;
+    await sink.done;
   });
 });
 
