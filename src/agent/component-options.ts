@@ -234,6 +234,7 @@ const badValue = (where: string, { key, info }: Field, entry: Entry, problems: P
     expected: expectation(info),
     ...(suggestion !== undefined && { suggestion }),
     ...(/\s[#!]/.test(entry.value) && { advice: 'A comment needs a line of its own.' }),
+    ...(info.kind === 'choice' && /^\w+(\.\w+)+\$?\w*$/.test(entry.value) && { advice: 'Java code cannot run here.' }),
   });
 };
 

@@ -105,7 +105,10 @@ const fileRoll = describe(
       .object({
         directory: path('Where.', { flume: 'sink.directory' }),
         batchSize: int('Events per write.', { flume: 'sink.batchSize', default: 100, min: 1 }),
-        serializer: choice(['TEXT', 'HEADER_AND_TEXT'])('How.', { flume: 'sink.serializer', default: 'TEXT' }),
+        serializer: choice(['TEXT', 'HEADER_AND_TEXT'], {}, ['AVRO_EVENT', 'org.x.Avro$Builder'])('How.', {
+          flume: 'sink.serializer',
+          default: 'TEXT',
+        }),
         serializerOptions: map('For the serializer.', { flume: 'sink.serializer.*', default: {} }),
         hosts: list('Names.', { default: [] }),
       })

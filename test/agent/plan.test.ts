@@ -214,6 +214,11 @@ describe('one thing is wrong', () => {
     ['a required option is missing', ['a1.sources.r1.port'], ['error ‹netcat›: a1.sources.r1.port is missing']],
     ['a bad number', ['a1.sources.r1.port = 70000'], ['error ‹70000›: a1.sources.r1.port is "70000"']],
     ['a bad choice', ['a1.sources.r1.encoding = utf-9'], ['error ‹utf-9›: a1.sources.r1.encoding is "utf-9"']],
+    [
+      'a choice that is not built in',
+      ['a1.sinks.k1.type = file_roll', 'a1.sinks.k1.sink.directory = /x', 'a1.sinks.k1.sink.serializer = avro_event'],
+      ['error ‹avro_event›: a1.sinks.k1.sink.serializer is avro_event, which is not built in yet'],
+    ],
     ['an unknown key', ['a1.sources.r1.bindd = x'], ['warning ‹bindd›: netcat has no option bindd; it is ignored']],
     [
       'an option for code only',
@@ -312,6 +317,20 @@ describe('one thing is wrong', () => {
     expect(await detail(agent('a1.sources.r1.ack-every-event = yes'))).toMatchObject({
       expected: 'true or false',
       suggestion: 'true',
+    });
+    const serializer = (value: string) =>
+      agent(
+        'a1.sinks.k1.type = file_roll',
+        'a1.sinks.k1.sink.directory = /x',
+        `a1.sinks.k1.sink.serializer = ${value}`,
+      );
+    expect(await detail(serializer('org.x.Avro$Builder'))).toMatchObject({
+      code: 'MR_NOT_BUILT_IN',
+      expected: 'one of TEXT, HEADER_AND_TEXT',
+    });
+    expect(await detail(serializer('com.acme.Mine$Builder'))).toMatchObject({
+      expected: 'one of TEXT, HEADER_AND_TEXT',
+      advice: 'Java code cannot run here.',
     });
     expect(await detail(agent('a1.sources.r1.ack-every-event = 0'))).toMatchObject({ suggestion: 'false' });
     expect(await detail(agent('a1.channels.c1.capacity = 10,000'))).toMatchObject({ suggestion: '10000' });

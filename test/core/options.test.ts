@@ -25,7 +25,9 @@ const schema = z.object({
   ack: flag('Answers each line.', { default: true }),
   encoding: text('Character set.', { default: 'utf-8' }),
   bind: text('Address.', { optional: true }),
-  order: choice(['oldest', 'youngest'], { 'org.x.Young': 'youngest' })('Which first.', { default: 'oldest' }),
+  order: choice(['oldest', 'youngest'], { 'org.x.Young': 'youngest' }, ['LARGEST', 'org.x.Large'])('Which first.', {
+    default: 'oldest',
+  }),
   groups: list('Names.', { default: [] }),
   headers: map('Headers.', { default: {} }),
   positionFile: path('Where positions are kept.', { default: '~/.flume/taildir_position.json' }),
@@ -69,6 +71,12 @@ describe('what a component sees', () => {
     expect(parse({ port: 1, order: ' org.x.Young ' }).order).toBe('youngest');
     expect(message({ port: 1, order: 'org.x.young' })).toContain('one of oldest, youngest');
     expect(message({ port: 1, order: 'constructor' })).toContain('one of oldest, youngest');
+  });
+
+  test.each(['LARGEST', 'largest', 'org.x.Large'])('a choice that is not built in is named so: %s', order => {
+    expect(message({ port: 1, order })).toContain(
+      `order: ${order} is not built in yet; expected one of oldest, youngest`,
+    );
   });
 
   test('parsing what was parsed changes nothing', () => {
