@@ -180,7 +180,7 @@ const repair = async ({
   force = false,
   ...given
 }: ChannelArguments & { dryRun?: boolean; force?: boolean }): Promise<void> => {
-  const { text, lost } = await repairChannel({ ...given, dryRun, force }, { disk, clock: systemClock });
+  const { text, lost } = await repairChannel({ ...given, dryRun, force }, disk);
   print(text);
   if (lost > 0) process.exitCode = status.notSound;
 };

@@ -12,7 +12,8 @@ import { MillraceError, systemCode, toError } from '../core/errors.ts';
 import type { Batch, FlumeEvent } from '../core/event.ts';
 import { heldIn, inspectLog, isGap, readThrough, type Gap } from '../log/inspect.ts';
 import { LogReader } from '../log/reader.ts';
-import { locked, openLog, refuseIncomplete } from '../log/repair.ts';
+import { EventLog } from '../log/log.ts';
+import { locked, refuseIncomplete } from '../log/repair.ts';
 import { channelOf, counted, numbersOf, type ChannelArguments } from './channel-report.ts';
 
 export interface DrainArguments extends ChannelArguments {
@@ -109,6 +110,14 @@ const part = (batch: Batch, from: number, to: number): Batch => {
 /** Bytes per write. */
 const chunkSize = 1024 * 1024;
 
+/** Nothing is put. */
+const whileDraining = {
+  fsync: 'commit',
+  maxFileSize: Infinity,
+  minimumRequiredSpace: 0,
+  checkpointInterval: 30_000,
+} as const;
+
 /** Reads what is not done with, and says that it is. */
 const move = async (
   { directories, codec }: Channel,
@@ -116,13 +125,8 @@ const move = async (
   output: Output,
   { encode }: Encoder,
 ): Promise<Drained> => {
-  const log = await openLog(directories, codec, {
-    disk,
-    clock,
-    report: problem => {
-      say(`error: ${problem.message}`);
-    },
-  });
+  const report = (problem: Error) => say(`error: ${problem.message}`);
+  const log = await EventLog.open({ ...directories, ...whileDraining, codec }, { disk, clock, report });
   const reader = new LogReader(log, disk);
   /** Written, and perhaps still in the pipe. */
   const written: { readonly batch: Batch; readonly end: number }[] = [];

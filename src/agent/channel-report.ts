@@ -337,13 +337,11 @@ export interface RepairArguments extends ChannelArguments {
 /** Sets aside what is damaged, and says what is missing: `lost` events. */
 export const repairChannel = async (
   given: RepairArguments,
-  { disk, clock }: Pick<Parameters<typeof repairLog>[1], 'disk' | 'clock'>,
+  disk: Disk,
 ): Promise<{ readonly text: string; readonly lost: number }> => {
   const { directories, codec } = await channelOf(given);
   const { dryRun, force } = given;
-  // What is wrong is said below, once.
-  const report = () => undefined;
-  const { replaced, gaps } = await repairLog({ ...directories, codec, dryRun, force }, { disk, clock, report });
+  const { replaced, gaps } = await repairLog(disk, { ...directories, codec, dryRun, force });
   const lines = replaced.map(replacement => replacementAsText(replacement, dryRun));
   for (const gap of gaps) {
     const { path, start, end } = gap.where ?? {};

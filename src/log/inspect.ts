@@ -233,7 +233,8 @@ const survey = async (disk: Disk, { dataDirs, checkpointDir }: LogDirectories, c
   const segments = whole.sort((a, b) => a.header.first - b.header.first);
   for (const [i, segment] of segments.slice(0, -1).entries()) {
     const next = segments[i + 1] as FoundSegment;
-    segment.end = next.header.first;
+    const hidden = unreadable.find(({ first }) => first > segment.header.first && first < next.header.first);
+    segment.end = hidden?.first ?? next.header.first;
     segment.bytesAfter = next.header.bytesBefore;
   }
 

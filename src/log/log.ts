@@ -16,18 +16,11 @@ import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch, LogLife } from '../core/event.ts';
 import type { Acked, Range } from './acked.ts';
 import { Codec, type SegmentCodec } from './codec.ts';
-import {
-  encodeFrameHeader,
-  encodeSegmentHeader,
-  flag,
-  frameHeaderSize,
-  frameSize,
-  mostGroups,
-  putNumber,
-} from './format.ts';
+import { encodeFrameHeader, encodeSegmentHeader, flag, frameHeaderSize, frameSize, mostGroups } from './format.ts';
+import { encodeOffset, Offsets } from './offsets.ts';
 import { encodePayload } from './payload.ts';
-import { damagedName, decodeCheckpoint, recover, segmentPath, sparePath } from './recovery.ts';
-import { longestValue, Register } from './register.ts';
+import { damagedName, decodeCheckpoint, encodeCheckpoint, recover, segmentPath, sparePath } from './recovery.ts';
+import { Register } from './register.ts';
 import { begun, type Segment } from './segment.ts';
 
 /** When a batch counts as safe. */
@@ -100,6 +93,8 @@ export class EventLog {
   /** For positions. */
   readonly life: LogLife;
   readonly segments: Segment[];
+  /** How far sources had come with what is safe. */
+  readonly offsets: Offsets;
   /** How often the disk was asked to make something safe, and how many bytes it was given. */
   readonly counters = { SyncCount: 0, BytesWritten: 0, LostEventCount: 0, CheckpointWriteErrorCount: 0 };
 
@@ -137,6 +132,7 @@ export class EventLog {
     this.segments = found.segments;
     this.#spares = found.spares;
     this.#acked = found.acked;
+    this.offsets = found.offsets;
     this.#end = found.end;
     this.life = { id: this.id.toString('hex'), life: randomBytes(8).toString('hex'), end: found.end };
     this.#bytes = found.bytes;
@@ -325,13 +321,24 @@ export class EventLog {
       seq += batch.length;
       bytes += batch.byteLength;
       const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
-      const fields = { flags, count: batch.length, seq: mark.seq, group: active.group, bytesAfter: bytes };
-      return { mark, fields, payload: encodePayload(batch) };
+      const own = encodeOffset(batch.sourceOffset);
+      const notes = active.group === 1 && i === 0 ? this.offsets.encode(own) : own;
+      const fields = {
+        flags,
+        offsets: notes.length,
+        count: batch.length,
+        seq: mark.seq,
+        group: active.group,
+        bytesAfter: bytes,
+      };
+      return { mark, fields, notes, payload: encodePayload(batch) };
     });
     const { seal } = active.codec;
     const sealed = seal && (await Promise.all(frames.map(({ fields, payload }) => seal(fields, payload))));
-    for (const [i, { mark, fields, payload }] of frames.entries()) {
-      const { pieces: content, length, flags } = sealed?.[i] ?? { ...payload, flags: fields.flags };
+    for (const [i, { mark, fields, notes, payload }] of frames.entries()) {
+      const { pieces: parts, length: size, flags } = sealed?.[i] ?? { ...payload, flags: fields.flags };
+      const content = notes.length > 0 ? [notes, ...parts] : parts;
+      const length = notes.length + size;
       places.push({ ...mark, segment, offset });
       const header = Buffer.allocUnsafe(frameHeaderSize);
       encodeFrameHeader(header, { ...fields, flags, length, kind: payload.kind }, segment.header.salt, content);
@@ -352,6 +359,7 @@ export class EventLog {
     segment.length = offset;
     segment.end = this.#end = seq;
     segment.bytesAfter = this.#bytes = bytes;
+    for (const { batch } of group) if (batch.sourceOffset !== undefined) this.offsets.add(batch.sourceOffset);
     return places;
   }
 
@@ -473,11 +481,7 @@ export class EventLog {
   // --- done with
 
   #checkpointValue(): Buffer {
-    const head = Buffer.alloc(32);
-    this.id.copy(head);
-    putNumber(head, this.#end, 16);
-    putNumber(head, this.#bytes, 24);
-    return Buffer.concat([head, this.#acked.encode(longestValue - head.length)]);
+    return encodeCheckpoint({ id: this.id, end: this.#end, bytes: this.#bytes, acked: this.#acked });
   }
 
   #checkpointLater(): void {
@@ -515,6 +519,8 @@ export class EventLog {
       await this.#checkpoint.sync();
       for (let first = this.segments[0]; first !== undefined; first = this.segments[0]) {
         if (first === this.#active?.segment) return;
+        // The last one has the offsets; the next begins with them.
+        if (this.segments.length === 1 && this.offsets.size > 0) return;
         if (first.end > watermark) {
           if (first.end > this.#acked.watermark) return;
           watermark = this.#acked.watermark;

@@ -9,8 +9,18 @@ import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
 import { Acked } from './acked.ts';
 import type { Mark } from './log.ts';
-import { decodeFrameHeader, decodeSegmentHeader, frameHeaderSize, frameSize, getNumber, headerSize } from './format.ts';
-import { begun, firstOf, FrameReader, segmentName, type Segment } from './segment.ts';
+import {
+  decodeFrameHeader,
+  decodeSegmentHeader,
+  frameHeaderSize,
+  frameSize,
+  getNumber,
+  headerSize,
+  putNumber,
+} from './format.ts';
+import { longestValue } from './register.ts';
+import { Offsets } from './offsets.ts';
+import { begun, firstOf, FrameReader, type Frame, segmentName, type Segment } from './segment.ts';
 
 /** What the checkpoint says: which log it belongs to, where that ended, and what of it was done with. */
 export interface Checkpoint {
@@ -29,6 +39,14 @@ export const decodeCheckpoint = (value: Buffer): Checkpoint => ({
   acked: Acked.decode(value.subarray(checkpointHeader)),
 });
 
+export const encodeCheckpoint = ({ id, end, bytes, acked }: Checkpoint): Buffer => {
+  const head = Buffer.alloc(checkpointHeader);
+  id.copy(head);
+  putNumber(head, end, 16);
+  putNumber(head, bytes, 24);
+  return Buffer.concat([head, acked.encode(longestValue - checkpointHeader)]);
+};
+
 /** A log as it was found, made whole. */
 export interface Recovered {
   readonly id: Buffer | undefined;
@@ -41,6 +59,7 @@ export interface Recovered {
   readonly bytes: number;
   /** From where to where events are missing. */
   readonly lost: (readonly [Mark, Mark])[];
+  readonly offsets: Offsets;
   /** What was found that should not be, in sentences. */
   readonly problems: string[];
 }
@@ -57,6 +76,7 @@ export const recover = async (
   checkpoint: Checkpoint | undefined,
 ): Promise<Recovered> => {
   const problems: string[] = [];
+  const offsets = new Offsets();
   const looked = await Promise.all(directories.map(directory => look(disk, directory, problems)));
   const segments = looked.flatMap(({ segments: some }) => some).sort((a, b) => a.header.first - b.header.first);
   const spares = looked.flatMap(({ spares: some }) => some);
@@ -65,7 +85,7 @@ export const recover = async (
   if (checkpoint !== undefined && trusted === undefined)
     problems.push('The checkpoint belongs to another log and does not count: everything that is held is delivered.');
 
-  const removed = await endOfLast(disk, segments, trusted?.end ?? 0, problems);
+  const removed = await endOfLast(disk, segments, trusted?.end ?? 0, offsets, problems);
   for (const [i, segment] of segments.entries()) {
     const next = segments[i + 1];
     if (next === undefined) continue;
@@ -88,7 +108,7 @@ export const recover = async (
   if (first !== undefined && first.header.first > watermark.seq)
     lost.push([watermark, { seq: first.header.first, bytesBefore: first.header.bytesBefore }]);
   if (end.seq > found.seq) lost.push([found, end]);
-  return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, problems };
+  return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, offsets, problems };
 };
 
 const latest = (marks: readonly Mark[]): Mark => marks.reduce((a, b) => (b.seq > a.seq ? b : a));
@@ -138,13 +158,14 @@ const endOfLast = async (
   disk: Disk,
   segments: Segment[],
   safe: number,
+  offsets: Offsets,
   problems: string[],
 ): Promise<Segment['header'] | undefined> => {
   let removed: Segment['header'] | undefined;
   for (let last = segments.at(-1); last !== undefined; last = segments.at(-1)) {
     const file = await disk.open(last.path, 'write');
     try {
-      await scan(file, last, safe);
+      await scan(file, last, safe, offsets);
       await cutTail(disk, file, last, safe, problems);
       // What was read may not be safe yet, and will be delivered.
       await file.sync();
@@ -160,11 +181,11 @@ const endOfLast = async (
 };
 
 /** Goes through all frames of a segment; what is damaged in the middle is left for whoever reads it. */
-const scan = async (file: DiskFile, segment: Segment, safe: number): Promise<void> => {
+const scan = async (file: DiskFile, segment: Segment, safe: number, offsets: Offsets): Promise<void> => {
   const reader = new FrameReader(file, segment.header);
   for (;;) {
     for (let frame = await reader.next(); frame !== undefined; frame = await reader.next())
-      take(segment, reader, frame.header.bytesAfter);
+      take(segment, reader, frame, offsets);
     // In the middle of its last group a crash may have left anything. A later group proves that this one was safe; so does the checkpoint.
     const group = reader.seq < safe ? -1 : reader.group;
     const probe = new FrameReader(file, segment.header, reader.offset, reader.seq);
@@ -176,14 +197,15 @@ const scan = async (file: DiskFile, segment: Segment, safe: number): Promise<voi
     reader.offset = probe.offset;
     reader.seq = probe.seq;
     reader.group = probe.group;
-    take(segment, reader, later.header.bytesAfter);
+    take(segment, reader, later, offsets);
   }
 };
 
-const take = (segment: Segment, { offset, seq }: FrameReader, bytesAfter: number): void => {
+const take = (segment: Segment, { offset, seq }: FrameReader, frame: Frame, offsets: Offsets): void => {
   segment.length = offset;
   segment.end = seq;
-  segment.bytesAfter = bytesAfter;
+  segment.bytesAfter = frame.header.bytesAfter;
+  offsets.read(frame.offsets);
 };
 
 /** Cuts the file behind its last frame. What looks like the beginning of another frame is kept aside. */

@@ -2,7 +2,7 @@
  * Repairing a log that nobody has open: a segment in which something is damaged is replaced by segments with its sound
  * frames, and is itself kept under another name. Frames are copied as they are, sums, compression and encryption included.
  *
- * A crash in the middle loses nothing. The new files are safe before any gets its name, and get their names from the last to
+ * A crash in the middle loses nothing. First the checkpoint says that what cannot be read is done with. The new files are safe before any gets its name, and get their names from the last to
  * the first; until the first has its own the old file stands in for it, and is read as far as the next begins.
  *
  * @module
@@ -13,8 +13,10 @@ import { MillraceError } from '../core/errors.ts';
 import type { Codec } from './codec.ts';
 import { encodeSegmentHeader, headerSize } from './format.ts';
 import {
+  checkpointPath,
   countHeld,
   frameSpan,
+  heldIn,
   inspectLog,
   isGap,
   readThrough,
@@ -23,7 +25,9 @@ import {
   type LogDirectories,
   type LogSurvey,
 } from './inspect.ts';
-import { EventLog, type LogContext, type Mark } from './log.ts';
+import type { Mark } from './log.ts';
+import { encodeCheckpoint } from './recovery.ts';
+import { Register } from './register.ts';
 import { segmentName } from './segment.ts';
 
 /** Sound frames that follow each other. */
@@ -81,13 +85,9 @@ export const refuseIncomplete = ({ segments, checkpoint, acked }: LogSurvey, gap
  *
  * @throws MR_LOCKED, MR_WRONG_KEY, MR_IO, MR_DATA_LOST without `force`, and what {@link inspectLog} throws.
  */
-export const repairLog = async (options: RepairOptions, context: LogContext): Promise<Repaired> => {
-  const { disk } = context;
-  const { dryRun } = options;
+export const repairLog = (disk: Disk, options: RepairOptions): Promise<Repaired> => {
   const act = () => rewrite(disk, options);
-  const repaired = dryRun ? await act() : await locked(disk, options, act);
-  if (!dryRun) await passOver(options, context, repaired.gaps);
-  return repaired;
+  return options.dryRun ? act() : locked(disk, options, act);
 };
 
 /** Keeps other processes out while it acts. */
@@ -116,16 +116,21 @@ const rewrite = async (disk: Disk, options: RepairOptions): Promise<Repaired> =>
   const refused = gaps.find(({ cause }) => cause !== undefined);
   if (refused?.cause !== undefined) throw refused.cause;
   if (!force) refuseIncomplete(log, gaps);
+  const held = gaps.filter(({ from, to }) => countHeld(log.acked, from.seq, to.seq) > 0);
   const replaced: Replacement[] = [];
+  const { checkpoint } = log;
+  // It is written anew, so it is copied.
+  if (checkpoint !== undefined && !checkpoint.own && checkpoint.damaged + checkpoint.generation > 0)
+    replaced.push(await copyAside(disk, checkpoint.path, dryRun));
+  // First: afterwards nobody could tell what was damaged from what is in no file.
+  if (!dryRun && held.length + replaced.length > 0)
+    await passOver(disk, log, held, checkpointPath(options.checkpointDir));
   for (const segment of log.segments) {
     const inIt = gaps.some(({ where }) => where?.path === segment.path);
     if (inIt || segment.damaged) replaced.push(await replace(disk, segment, runs.get(segment) ?? [], dryRun));
   }
   for (const { path } of log.unreadable) replaced.push(await setAside(disk, path, dryRun));
-  // It is written anew, so it is copied.
-  if (log.checkpoint !== undefined && log.checkpoint.value === undefined && log.checkpoint.damaged > 0)
-    replaced.push(await copyAside(disk, log.checkpoint.path, dryRun));
-  return { replaced, gaps: gaps.filter(({ from, to }) => countHeld(log.acked, from.seq, to.seq) > 0) };
+  return { replaced, gaps: held };
 };
 
 const plan = async (disk: Disk, log: LogSurvey, codec: Codec) => {
@@ -250,30 +255,22 @@ const write = async (
   }
 };
 
-/** What cannot be read counts as done with: else it would be reported each time. */
-const passOver = async (
-  { dataDirs, checkpointDir, codec }: RepairOptions,
-  context: LogContext,
-  gaps: readonly Gap[],
-): Promise<void> => {
-  const log = await openLog({ dataDirs, checkpointDir }, codec, context);
-  try {
-    for (const { from, to, why } of gaps) log.lose(from, to, why);
-  } finally {
-    await log.close();
+/** What cannot be read counts as done with, and the log goes on behind it: else it would be reported each time. */
+const passOver = async (disk: Disk, { id, end, acked, checkpoint }: LogSurvey, gaps: readonly Gap[], path: string) => {
+  for (const { from, to } of gaps) {
+    let bytes = Math.max(0, to.bytesBefore - acked.bytesBefore(from) - acked.bytesBetween(from.seq, to.seq));
+    for (const [start, stop] of [...heldIn(acked, from.seq, to.seq)]) {
+      acked.add({ start, end: stop, bytes });
+      bytes = 0;
+    }
   }
+  const own = { id: Buffer.from(id ?? '', 'hex'), end: end.seq, bytes: end.bytesBefore, acked };
+  const value = checkpoint?.own === true ? { ...checkpoint.value, ...own } : own;
+  const register = await Register.open(disk, path, () => encodeCheckpoint(value));
+  try {
+    await register.sync();
+  } finally {
+    await register.close();
+  }
+  if (checkpoint === undefined) await disk.syncDirectory(dirname(path));
 };
-
-/** To read it, and to say what is done with. */
-export const openLog = (directories: LogDirectories, codec: Codec, context: LogContext): Promise<EventLog> =>
-  EventLog.open(
-    {
-      ...directories,
-      codec,
-      fsync: 'commit',
-      maxFileSize: Infinity,
-      minimumRequiredSpace: 0,
-      checkpointInterval: 30_000,
-    },
-    context,
-  );
