@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 
 /** Linux counts CPU time in hundredths of a second whatever the kernel's own tick is (man 5 proc). */
@@ -36,6 +36,24 @@ const memory = (pid: number, field: 'VmHWM' | 'VmRSS'): number => {
 export const peakRssOf = (pid: number): number => memory(pid, 'VmHWM');
 /** What it has now. */
 export const rssOf = (pid: number): number => memory(pid, 'VmRSS');
+
+/** Bytes it has written to a disk: pages that it has made dirty, in files and in memory that is mapped from files. */
+export const writtenOf = (pid: number): number => {
+  try {
+    return Number(/^write_bytes: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, 'latin1'))?.[1] ?? NaN);
+  } catch {
+    return NaN;
+  }
+};
+
+/** How many files, sockets and so on it has open. */
+export const descriptorsOf = (pid: number): number => {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).length;
+  } catch {
+    return NaN;
+  }
+};
 
 /** CPU seconds of a process so far, all its threads, user and system. */
 export const cpuOf = (pid: number): number => {
