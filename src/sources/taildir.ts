@@ -308,14 +308,22 @@ class Tailing implements SourceSession<Sent> {
 
   /** Reads as much as one turn may, if this is still what was read before. */
   async #read(file: TailFile): Promise<'more' | 'end' | 'held' | Rewritten> {
+    const { progress } = file;
     const top = await file.top();
-    if (!(await file.isSame(top))) return 'rewritten';
+    const same = await file.isSame(top);
+    // It takes over another's content, or has meanwhile.
+    if (file.holds > 0) return 'held';
+    if (file.progress !== progress) return 'more';
+    if (!same) return 'rewritten';
     if (file.position === 0 && this.#isCompressed(file, top)) return 'end';
-    if (file.fresh && top.length > 0) {
+    if (file.fresh) {
+      // What comes next has to be compared first.
+      if (top.length === 0) return 'end';
       const { clock } = this.#context;
       const waits = await this.#copies.suspects(file, top, clock.now());
       if (waits) file.holds++;
       if (file.holds > 0) return 'held';
+      if (file.progress !== progress) return 'more';
       file.fresh = false;
     }
     const what = await this.#readSome(file);

@@ -18,19 +18,19 @@ describe('files that are replaced as a whole', () => {
   test('what was replaced survives a power cut', async () => {
     for (let seed = 0; seed < 200; seed++) {
       const disk = await replaced(seed);
-      expect(await readWhole(disk.cut(seededRandom(seed)), '/d/f')).toBe('old'.repeat(500));
+      expect(String(await readWhole(disk.cut(seededRandom(seed)), '/d/f'))).toBe('old'.repeat(500));
     }
   });
 
   test('a power cut at any time leaves the old text or the new one', async () => {
-    const seen = new Set<string | undefined>();
+    const seen = new Set<string>();
     for (let seed = 0; seed < 400; seed++) {
       const disk = await replaced(seed);
       const writing = replaceWhole(disk, '/d/f', 'new');
       for (let turns = seed % 60; turns > 0; turns--) await Promise.resolve();
-      const left = await readWhole(disk.cut(seededRandom(seed)), '/d/f');
-      seen.add(left?.slice(0, 3));
-      expect([left, left?.length]).toEqual(left === 'new' ? ['new', 3] : ['old'.repeat(500), 1500]);
+      const left = String(await readWhole(disk.cut(seededRandom(seed)), '/d/f'));
+      seen.add(left.slice(0, 3));
+      expect([left, left.length]).toEqual(left === 'new' ? ['new', 3] : ['old'.repeat(500), 1500]);
       await writing;
     }
     expect(seen).toEqual(new Set(['old', 'new']));
