@@ -152,6 +152,9 @@ interface Setting {
   /** Calls that may fail in this run: all at once would hide what one does. */
   readonly faults: readonly Operation['name'][];
   readonly trouble: number;
+  readonly uniform: boolean;
+  /** Events are done with one by one, all over the place: many ranges. */
+  readonly scattered: boolean;
 }
 
 const callsThatFail: readonly Operation['name'][] = [
@@ -180,7 +183,7 @@ export const randomCodec = (random: Random): Codec | undefined => {
 
 const settingOf = (random: Random): Setting => {
   const codec = randomCodec(random);
-  const dataDirs = random() < 0.3 ? ['/a', '/b'] : ['/a'];
+  const dataDirs = random() < 0.3 ? ['/a', '/ab'] : ['/a'];
   const options: LogOptions = {
     dataDirs,
     checkpointDir: random() < 0.5 ? '/a' : '/c',
@@ -191,7 +194,13 @@ const settingOf = (random: Random): Setting => {
     ...(codec !== undefined && { codec }),
   };
   const trouble = random() < 0.4 ? 0 : pick(random, [0.03, 0.1]);
-  return { options, trouble, faults: callsThatFail.filter(() => random() < 0.4) };
+  return {
+    options,
+    trouble,
+    uniform: random() < 0.25,
+    scattered: random() < 0.2,
+    faults: callsThatFail.filter(() => random() < 0.4),
+  };
 };
 
 const shared = headers({ host: 'a', path: '/var/log/a.log' });
@@ -208,6 +217,9 @@ const randomEvent = (random: Random): FlumeEvent => {
   const body = Buffer.alloc(size, `${serial++};`);
   return { body, headers: random() < 0.1 ? headers({ n: String(serial) }) : pick(random, odd) };
 };
+
+/** As large as any other, so that frames of a file's former life lie where frames of the next one would. */
+const uniformBatch = (): Batch => Batch.of([{ body: Buffer.alloc(64, `${serial++};`), headers: noHeaders }]);
 
 export const randomBatch = (random: Random): Batch => {
   const count = 1 + Math.floor(random() ** 2 * 20);
@@ -228,14 +240,15 @@ export const randomBatch = (random: Random): Batch => {
 type Delivered = Map<number, FlumeEvent>;
 
 const take = (batches: readonly Batch[], delivered: Delivered): void => {
+  let last = [...delivered.keys()].at(-1) ?? -1;
   for (const batch of batches) {
     const [place] = batch.positions ?? [];
     ensure(place?.count === batch.length, () => 'a batch does not know where it is');
     for (const [i, event] of batch.events.entries()) {
       const number = place.first + i;
-      const last = [...delivered.keys()].at(-1) ?? -1;
       ensure(number > last, () => `order: event ${number} came after event ${last}`);
       delivered.set(number, event);
+      last = number;
     }
   }
 };
@@ -353,7 +366,7 @@ export class Lab {
     for (let i = 0; i < actions; i++) {
       const kind = random();
       if (kind < 0.5) void this.#put(disk, log, truth);
-      else if (kind < 0.75) this.#done(log, truth);
+      else if (kind < 0.75) this.#doneSome(log, truth);
       else if (kind < 0.85) readSome();
       else if (kind < 0.92) await clock.advance(pick(random, [10, 60, 1000]));
       else await turn();
@@ -418,7 +431,7 @@ export class Lab {
 
   /** True if it was confirmed, false if it failed. */
   #put(disk: CrashDisk, log: EventLog, truth: Truth): Promise<boolean> {
-    const batch = randomBatch(this.#random);
+    const batch = this.#setting.uniform ? uniformBatch() : randomBatch(this.#random);
     truth.pending.push(batch);
     this.trace.push(`put ${batch.length}`);
     return new Promise(resolve => {
@@ -453,12 +466,18 @@ export class Lab {
     });
   }
 
+  #doneSome(log: EventLog, truth: Truth): void {
+    for (let times = this.#setting.scattered ? Math.floor(this.#random() * 20) : 1; times > 0; times--)
+      this.#done(log, truth);
+  }
+
   #done(log: EventLog, truth: Truth): void {
     const random = this.#random;
     const open = truth.events.map((_, number) => number).filter(number => !truth.isDone(number));
     if (open.length === 0) return;
-    const start = random() < 0.6 ? (open[0] as number) : pick(random, open);
-    const most = start + 1 + Math.floor(random() * 30);
+    const { scattered } = this.#setting;
+    const start = !scattered && random() < 0.6 ? (open[0] as number) : pick(random, open);
+    const most = start + 1 + (scattered ? 0 : Math.floor(random() * 30));
     const moment = ++truth.moment;
     let end = start;
     let bytes = 0;
@@ -485,11 +504,16 @@ export class Lab {
       disk.capacity = disk.used + Math.floor(random() * 5000);
       this.seen.add('full disk');
     } else {
-      const likely = pick(random, [0.2, 1]);
+      // Once, now and then, or always.
+      let left = pick(random, [1, Infinity]);
+      const likely = pick(random, [0.3, 1]);
       const calls = this.#setting.faults.filter(() => random() < 0.7);
       const where = pick(random, ['', '.checkpoint', 'seg', 'ment']);
-      disk.fault = ({ name, path }) =>
-        calls.includes(name) && path.endsWith(where) && random() < likely ? 'EIO' : undefined;
+      disk.fault = ({ name, path }) => {
+        if (left === 0 || !calls.includes(name) || !path.includes(where) || random() > likely) return undefined;
+        left--;
+        return 'EIO';
+      };
     }
     this.trace.push(`trouble: ${kind.toFixed(2)}`);
   }

@@ -1,0 +1,161 @@
+/**
+ * Faults to be planted in the log, as changes of its source: what each crash rule is there for, left out.
+ *
+ * @module
+ */
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Subject } from './log-lab.ts';
+
+/** A file of src/log, text that is in it once, and what comes in its place. */
+type Patch = readonly [file: string, text: string, instead: string];
+
+export interface Mutant {
+  readonly patches: readonly Patch[];
+  /** What has to find it: histories with crashes, or damage to a log that lies still. */
+  readonly by: 'crash' | 'damage';
+}
+
+const commitSync = "=== 'commit') await this.#sync(file);";
+const sound = 'return (length === 0 ? own : crc32(bytes.subarray(start, start + length), own)) === crc;';
+
+export const mutants: Readonly<Record<string, Mutant>> = {
+  'skips the fsync of a group': {
+    by: 'crash',
+    patches: [['log.ts', commitSync, "=== 'commit') this.counters.SyncCount++;"]],
+  },
+  'confirms before the fsync': {
+    by: 'crash',
+    patches: [['log.ts', commitSync, "=== 'commit') void this.#sync(file).catch(() => undefined);"]],
+  },
+  'confirms before the write': {
+    by: 'crash',
+    patches: [
+      [
+        'log.ts',
+        'await file.write(pieces.all(), segment.length);',
+        'void file.write(pieces.all(), segment.length).catch(() => undefined);',
+      ],
+    ],
+  },
+  'trusts the length field': {
+    by: 'crash',
+    patches: [['format.ts', sound, 'return own >= 0 || crc === 0;']],
+  },
+  'leaves the salt and the sequence number out of the sum': {
+    by: 'crash',
+    patches: [
+      [
+        'format.ts',
+        'crc32(bytes.subarray(8, frameHeaderSize), crc32(bytes.subarray(0, 4), salt))',
+        'crc32(bytes.subarray(0, 4), salt * 0)',
+      ],
+      ['segment.ts', 'if (header?.seq !== this.seq) return undefined;', 'if (header === undefined) return undefined;'],
+    ],
+  },
+  'forgets to sync the directory of a new segment': {
+    by: 'crash',
+    patches: [['log.ts', 'await disk.syncDirectory(directory);\n    } catch', '} catch']],
+  },
+  'renames a segment before its header is safe': {
+    by: 'crash',
+    patches: [
+      ['log.ts', 'await this.#sync(file);\n      await disk.rename(from, path);', 'await disk.rename(from, path);'],
+    ],
+  },
+  'lets segments go before the checkpoint is safe': {
+    by: 'crash',
+    patches: [
+      [
+        'log.ts',
+        'let { watermark } = this.#acked;\n      await this.#checkpoint.sync();',
+        'let { watermark } = this.#acked;',
+      ],
+    ],
+  },
+  'has one slot only': { by: 'crash', patches: [['register.ts', 'this.#slot = 1 - this.#slot;\n', '']] },
+  'writes both slots without a sync': { by: 'crash', patches: [['register.ts', 'await this.#file.sync();', '']] },
+  'leaves a torn tail': { by: 'crash', patches: [['recovery.ts', 'await file.truncate(segment.length);', '']] },
+  'asks for the fsync again after it has failed': {
+    by: 'crash',
+    patches: [['log.ts', 'await file.sync();', 'await file.sync().catch(() => file.sync());']],
+  },
+  'writes on behind a write that has failed': {
+    by: 'crash',
+    patches: [['log.ts', 'if (this.#torn) await this.#mend();', 'this.#torn = false;']],
+  },
+  'takes the watermark over a hole': {
+    by: 'crash',
+    patches: [['acked.ts', 'if (range.start === this.watermark)', 'if (range.start >= this.watermark)']],
+  },
+  'uses a segment again while some of it is wanted': {
+    by: 'crash',
+    patches: [
+      ['log.ts', 'if (first.end > watermark) {', 'if (first.header.first > watermark) {'],
+      ['log.ts', 'first.end <= this.#acked.watermark', 'first.header.first <= this.#acked.watermark'],
+    ],
+  },
+  'uses a file again before its old name is gone': {
+    by: 'crash',
+    patches: [['log.ts', 'await this.#context.disk.syncDirectory(first.directory);', '']],
+  },
+  'does not sync what it has recovered': {
+    by: 'crash',
+    patches: [['recovery.ts', 'await file.sync();', '']],
+  },
+  'lets go of a segment that is just begun': {
+    by: 'crash',
+    patches: [
+      ['log.ts', 'return (this.#active = { segment,', 'return ({ segment,'],
+      ['log.ts', 'return this.#active ?? (await this.#begin());', 'return (this.#active ??= await this.#begin());'],
+    ],
+  },
+  'takes a frame of any group for the next one': {
+    by: 'damage',
+    patches: [['recovery.ts', 'if (later === undefined) return;', 'return;']],
+  },
+  'gives up behind a bad frame': {
+    by: 'damage',
+    patches: [
+      ['reader.ts', 'const later = await frames.find(limit);', 'const later = undefined as Frame | undefined;'],
+    ],
+  },
+  'does not look whether a payload is what was written': {
+    by: 'damage',
+    patches: [['format.ts', sound, 'return own >= 0 || crc === 0;']],
+  },
+  'does not look whether a slot is whole': {
+    by: 'damage',
+    patches: [['register.ts', 'if (crc32(copy) !== bytes.readUInt32LE(12)) return undefined;', '']],
+  },
+  'counts lost events of which some were done with': {
+    by: 'damage',
+    patches: [['log.ts', 'const end = Math.min(to.seq, this.#acked.next(start));', 'const end = to.seq;']],
+  },
+};
+
+/** Gives the log with these changes. Fails when one does not fit: the source has changed, and the table must follow. */
+export const planted = async (patches: readonly Patch[]): Promise<Subject & { remove: () => Promise<void> }> => {
+  const source = resolve(import.meta.dirname, '../../src');
+  const folder = await mkdtemp(join(tmpdir(), 'crash-mutant-'));
+  await cp(join(source, 'log'), folder, { recursive: true });
+  for (const [file, text, instead] of patches) {
+    const path = join(folder, file);
+    const before = await readFile(path, 'utf8');
+    if (before.split(text).length !== 2) throw new Error(`not exactly once in ${file}: ${text}`);
+    await writeFile(
+      path,
+      before.replace(text, () => instead),
+    );
+  }
+  for (const file of await readdir(folder)) {
+    const path = join(folder, file);
+    await writeFile(path, (await readFile(path, 'utf8')).replaceAll("from '../", `from '${source}/`));
+  }
+  const load = (file: string): Promise<unknown> => import(pathToFileURL(join(folder, file)).href);
+  const { EventLog } = (await load('log.ts')) as Pick<Subject, 'EventLog'>;
+  const { LogReader } = (await load('reader.ts')) as Pick<Subject, 'LogReader'>;
+  return { EventLog, LogReader, remove: () => rm(folder, { recursive: true }) };
+};
