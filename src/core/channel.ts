@@ -26,6 +26,8 @@ export interface Store<T = FlumeEvent> {
   readonly bytes: number;
   /** How many of those events survive {@link close}: they are there when the next one opens. Default 0. */
   readonly kept?: number;
+  /** How far sources had come with what it has confirmed, by key; known when it is open. */
+  readonly offsets?: ReadonlyMap<string, string> | undefined;
   /** Its own, shown with the channel's. */
   readonly counters?: Readonly<Record<string, number>>;
   /** Called once, before anything else. */
@@ -140,6 +142,8 @@ export class Channel<T = FlumeEvent> {
   #closing = false;
   #resolve!: () => void;
   #reject!: (cause: Error) => void;
+  #knows!: (offsets: ReadonlyMap<string, string> | undefined) => void;
+  readonly #forget: () => void;
 
   constructor(store: Store<T>, options: ChannelOptions = {}, scope: Scope = currentScope()) {
     this.#store = store;
@@ -168,6 +172,7 @@ export class Channel<T = FlumeEvent> {
       this.#reject = reject;
     });
     scope.waitFor(this.closed);
+    this.#forget = scope.knows(new Promise(resolve => (this.#knows = resolve)));
     void this.#open();
   }
 
@@ -233,6 +238,8 @@ export class Channel<T = FlumeEvent> {
 
   async #close(): Promise<void> {
     this.#closing = true;
+    this.#knows(undefined);
+    this.#forget();
     const closed = new MillraceError('MR_CHANNEL_CLOSED', `${this.#name} was closed.`);
     for (let waiting = this.#waiting.shift(); waiting !== undefined; waiting = this.#waiting.shift())
       this.#refuse(waiting, closed);
@@ -274,6 +281,7 @@ export class Channel<T = FlumeEvent> {
       // What is there already came from another life of this flow.
       ledger.kept -= this.#store.kept ?? 0;
       this.#opened = true;
+      this.#knows(this.#store.offsets);
       this.trouble = undefined;
       this.counters.StartTime = clock.now();
       this.#wake();

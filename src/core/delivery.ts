@@ -154,7 +154,7 @@ class Derived<T> extends Settleable<T> {
   readonly #parent: Settleable<unknown>;
 
   constructor(batch: Batch<T>, parent: Settleable<unknown>) {
-    super(batch, parent.attempt);
+    super(batch.upTo(parent.batch.sourceOffset), parent.attempt);
     this.#parent = parent;
   }
 

@@ -82,6 +82,15 @@ export interface Position {
   readonly count: number;
 }
 
+/**
+ * How far a source has come with something it reads, when a batch is in: of Kafka Connect's two, the key is the source
+ * partition (a file), the value the source offset. A log keeps it with the batch.
+ */
+export interface SourceOffset {
+  readonly key: string;
+  readonly value: string;
+}
+
 /** Events that travel together: never empty, never changed. A block's events are made when somebody first asks. */
 export class Batch<T = FlumeEvent> {
   readonly length: number;
@@ -94,6 +103,8 @@ export class Batch<T = FlumeEvent> {
   /** Of a block that was put together: its parts, for the same reason. */
   #parts: readonly Batch<T>[] | undefined;
   #positions: readonly Position[] | undefined;
+  /** Where its source goes on behind the last of its events, if the source says so. */
+  #sourceOffset: SourceOffset | undefined;
 
   private constructor(length: number, events: readonly T[] | undefined, block: Block | undefined) {
     this.length = length;
@@ -154,6 +165,21 @@ export class Batch<T = FlumeEvent> {
     return batch;
   }
 
+  get sourceOffset(): SourceOffset | undefined {
+    return this.#sourceOffset;
+  }
+
+  /** The same events, of which it is known where their source goes on. */
+  upTo(offset: SourceOffset | undefined): Batch<T> {
+    if (offset === undefined || offset === this.#sourceOffset) return this;
+    const batch = new Batch<T>(this.length, this.#events, this.#block);
+    batch.#parts = [this];
+    batch.#byteLength = this.#byteLength;
+    batch.#positions = this.#positions;
+    batch.#sourceOffset = offset;
+    return batch;
+  }
+
   /** Bodies and headers together; what limits in bytes count. */
   get byteLength(): number {
     if (this.#byteLength < 0) {
@@ -186,6 +212,7 @@ export class Batch<T = FlumeEvent> {
     const halves = this.#halves(count);
     const { positions } = this;
     if (positions !== undefined) [halves[0].#positions, halves[1].#positions] = cutPositions(positions, count);
+    halves[1].#sourceOffset = this.#sourceOffset;
     return halves;
   }
 
@@ -198,6 +225,8 @@ export class Batch<T = FlumeEvent> {
   /** A batch of some of these very events, in this order. */
   only(events: readonly T[]): Batch<T> {
     const some = Batch.of(events);
+    // What is left out is done with.
+    some.#sourceOffset = this.#sourceOffset;
     if (this.positions !== undefined) some.#positions = pickPositions(this.positions, this.events, events);
     return some;
   }

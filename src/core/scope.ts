@@ -58,6 +58,8 @@ export class Scope implements Context {
 
   readonly #sessions = new Set<Stoppable>();
   readonly #closing = new Set<Promise<unknown>>();
+  /** Of each durable channel, when it is open: the offsets of sources that it has confirmed. */
+  readonly #offsets = new Set<Promise<ReadonlyMap<string, string> | undefined>>();
   #failure: { readonly cause: unknown } | undefined;
 
   constructor(given: Partial<Context> = {}) {
@@ -92,6 +94,21 @@ export class Scope implements Context {
       this.#failure ??= { cause };
       gone();
     });
+  }
+
+  /** A channel that may know offsets, as soon as it is open; the result takes it out again. */
+  knows(offsets: Promise<ReadonlyMap<string, string> | undefined>): () => void {
+    this.#offsets.add(offsets);
+    return () => this.#offsets.delete(offsets);
+  }
+
+  /** See `SourceContext.offsetOf`. */
+  async offsetOf(key: string): Promise<string | undefined> {
+    for (const offsets of await Promise.all(this.#offsets)) {
+      const value = offsets?.get(key);
+      if (value !== undefined) return value;
+    }
+    return undefined;
   }
 
   finishSources(): void {

@@ -8,7 +8,7 @@ import type { Timer } from './clock.ts';
 import { Deque } from './deque.ts';
 import type { Delivery } from './delivery.ts';
 import { MillraceError, toError } from './errors.ts';
-import { Batch, type FlumeEvent } from './event.ts';
+import { Batch, type FlumeEvent, type SourceOffset } from './event.ts';
 import { sourceCounters, type SourceCounters } from './metrics.ts';
 import { Entry, Outlet, type MaxInFlight, type Redelivery, type Supply } from './outlet.ts';
 import { currentScope, inScope, scopeIsGiven, type Context, type Scope } from './scope.ts';
@@ -18,8 +18,10 @@ export interface Emitter<T = FlumeEvent, Tag = unknown> {
   /**
    * Hands over one delivery. It leaves at once if there is credit, otherwise as soon as there is. `tag` comes back in
    * `settled`: a position, a socket, a response. A source without `pull` bounds by itself how many it hands over.
+   *
+   * `offset` says where to go on behind it. Channels that keep it answer {@link SourceContext.offsetOf}.
    */
-  emit(events: readonly T[] | Batch<T>, tag?: Tag): void;
+  emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset): void;
   /** The input has ended. The flow completes when everything is settled. */
   complete(): void;
   /**
@@ -54,6 +56,11 @@ export interface SourceSession<Tag = unknown> {
 export interface SourceContext extends Context {
   readonly name: string;
   readonly counters: SourceCounters;
+  /**
+   * The offset of the last batch under this key that a durable channel of this flow has confirmed, whether or not its
+   * source was told; undefined if none knows of one. Waits for channels that are being opened.
+   */
+  readonly offsetOf: (key: string) => Promise<string | undefined>;
 }
 
 export type SourceOpener<T, Tag> = (
@@ -168,7 +175,17 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     });
     scope.opened(this, this.closed);
     const { clock, random, log, metrics, ledger, disk } = scope;
-    const context: SourceContext = { name, counters: this.#counters, clock, random, log, metrics, ledger, disk };
+    const context: SourceContext = {
+      name,
+      counters: this.#counters,
+      clock,
+      random,
+      log,
+      metrics,
+      ledger,
+      disk,
+      offsetOf: key => scope.offsetOf(key),
+    };
     // Never emit before subscribe() has returned: the caller has no subscription to cancel yet.
     const open = () => clock.soon(() => void this.#open(opener, context));
     if (previous === undefined) open();
@@ -181,9 +198,12 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
 
   // --- what the opener's code calls
 
-  emit(events: readonly T[] | Batch<T>, tag?: Tag): void {
+  emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset): void {
     this.#asked = false;
-    const entry = new Entry<T, Tag>(events instanceof Batch ? events : Batch.of(events), tag as Tag);
+    const batch = events instanceof Batch ? events : Batch.of(events);
+    // Without strict order a batch may be in before one that the source sent earlier.
+    const strict = this.#options.redelivery?.order !== 'selective';
+    const entry = new Entry<T, Tag>(strict ? batch.upTo(offset) : batch, tag as Tag);
     if (this.#closing) return this.#abandon(entry);
     this.#queue.push(entry);
     this.#outlet.pump();

@@ -20,10 +20,13 @@
  *      4  4  CRC of header (without these four bytes) and payload
  *      8  1  kind of payload: 1 block, 2 events; see payload.ts
  *      9  1  flags: 1 last of its group, 2 payload is gzip, 4 payload is zstd
- *     10  2  0
+ *     10  2  length of the offsets that the payload begins with
  *     12  4  number of events
  *     16  8  sequence number of its first event
  *     24  8  group, in the high 16 bits; bytes of all events up to its last, in the low 48
+ *
+ * **Offsets** say how far sources have come: for each, its key and its value, a length (1 byte, 2 bytes) and UTF-8. A frame has
+ * that of its own batch, the first one of a segment all that are known, so that the last segment has them all.
  *
  * Sequence numbers count events, so that a hole says how many are missing. The CRC covers the length and the sequence
  * number, and starts from the segment's salt: an old frame in a file that is used again is not taken for a new one.
@@ -58,6 +61,8 @@ export interface FrameHeader {
   readonly crc: number;
   readonly kind: number;
   readonly flags: number;
+  /** Bytes of the payload that are offsets. */
+  readonly offsets: number;
   readonly count: number;
   readonly seq: number;
   readonly group: number;
@@ -117,14 +122,14 @@ export const newer = (path: string, found: number): MillraceError =>
 /** Writes a frame's header to `bytes`, CRC included. */
 export const encodeFrameHeader = (
   bytes: Buffer,
-  { length, kind, flags, count, seq, group, bytesAfter }: Omit<FrameHeader, 'crc'>,
+  { length, kind, flags, offsets, count, seq, group, bytesAfter }: Omit<FrameHeader, 'crc'>,
   salt: number,
   payload: readonly Buffer[],
 ): void => {
   bytes.writeUInt32LE(length, 0);
   bytes.writeUInt8(kind, 8);
   bytes.writeUInt8(flags, 9);
-  bytes.writeUInt16LE(0, 10);
+  bytes.writeUInt16LE(offsets, 10);
   bytes.writeUInt32LE(count, 12);
   putNumber(bytes, seq, 16);
   bytes.writeUIntLE(bytesAfter, 24, 6);
@@ -141,6 +146,7 @@ export const decodeFrameHeader = (bytes: Buffer, at: number): FrameHeader => ({
   crc: bytes.readUInt32LE(at + 4),
   kind: bytes.readUInt8(at + 8),
   flags: bytes.readUInt8(at + 9),
+  offsets: bytes.readUInt16LE(at + 10),
   count: bytes.readUInt32LE(at + 12),
   seq: getNumber(bytes, at + 16),
   bytesAfter: bytes.readUIntLE(at + 24, 6),

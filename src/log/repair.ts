@@ -269,6 +269,8 @@ const passOver = async (disk: Disk, { id, end, acked, checkpoint }: LogSurvey, g
   const register = await Register.open(disk, path, () => encodeCheckpoint(value));
   try {
     await register.sync();
+    // The other slot, too: a damaged one would be reported.
+    await register.sync();
   } finally {
     await register.close();
   }

@@ -45,6 +45,7 @@ export interface Frame {
   readonly header: FrameHeader;
   /** Where in its file it begins. */
   readonly at: number;
+  readonly offsets: Buffer;
   readonly payload: Buffer;
 }
 
@@ -98,8 +99,8 @@ export class FrameReader {
       )
         return undefined;
       const local = at - this.#windowAt;
-      // Most places are refused by these two looks; a header is made of the others only.
-      if (this.#window.readUInt32LE(local + 20) > 0x1fffff || this.#window.readUInt16LE(local + 10) !== 0) continue;
+      // Most places are refused by this look; a header is made of the others only.
+      if (this.#window.readUInt32LE(local + 20) > 0x1fffff) continue;
       const header = decodeFrameHeader(this.#window, local);
       if (header.seq <= this.seq || header.count === 0 || header.group < this.group) continue;
       const frame = await this.#frame(header, at, limit);
@@ -121,11 +122,17 @@ export class FrameReader {
   }
 
   async #frame(header: FrameHeader, at: number, limit: number): Promise<Frame | undefined> {
-    if (header.count === 0 || !(await this.#fill(at, frameHeaderSize + header.length, limit))) return undefined;
+    if (
+      header.count === 0 ||
+      header.offsets > header.length ||
+      !(await this.#fill(at, frameHeaderSize + header.length, limit))
+    )
+      return undefined;
     const local = at - this.#windowAt;
     if (!isSound(this.#window, local, header, this.#header.salt)) return undefined;
     const start = local + frameHeaderSize;
-    return { header, at, payload: this.#window.subarray(start, start + header.length) };
+    const content = this.#window.subarray(start, start + header.length);
+    return { header, at, offsets: content.subarray(0, header.offsets), payload: content.subarray(header.offsets) };
   }
 
   /** Sees to it that the window has `size` bytes from `at` on; false if the file does not. */

@@ -59,6 +59,10 @@ export class FileStore implements Store {
     return this.#log?.life.id;
   }
 
+  get offsets(): ReadonlyMap<string, string> | undefined {
+    return this.#log?.offsets;
+  }
+
   get events(): number {
     return this.#log?.events ?? 0;
   }

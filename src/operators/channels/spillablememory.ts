@@ -74,6 +74,9 @@ class SpillableStore implements Store {
     return this.#bytes + this.#file.bytes;
   }
 
+  /** None: what is in memory would not come again. */
+  readonly offsets = undefined;
+
   get kept(): number {
     return this.#file.kept;
   }
