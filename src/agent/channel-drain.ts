@@ -276,7 +276,7 @@ const fileOutput = async (path: string, disk: Disk): Promise<Output> => {
 /** The last line, for people. */
 export const drainedAsText = ({ events, left, lost }: Drained, { keep }: Pick<DrainArguments, 'keep'>): string =>
   [
-    `${counted(events, 'event')} written${keep ? '; nothing was changed' : ''}`,
+    `${counted(events, 'event')} written${keep ? '; nothing was changed' : ' and let go of'}`,
     ...(lost > 0 ? [`${counted(lost, 'event')} could not be read`] : []),
     ...(left > 0 ? [keep ? `${left} more are held` : `${left} are still held`] : keep ? [] : ['the channel is empty']),
   ].join('; ');
