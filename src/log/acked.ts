@@ -78,6 +78,21 @@ export class Acked {
     return this.#ranges[this.#after(seq)]?.start ?? Infinity;
   }
 
+  /** Everything before this mark is done with. What it was, and how many bytes, is said better here than it was known. */
+  advanceTo({ seq, bytesBefore }: { readonly seq: number; readonly bytesBefore: number }): void {
+    if (seq < this.watermark) return;
+    this.watermark = seq;
+    this.#bytes = bytesBefore;
+    while ((this.#ranges[0]?.start ?? Infinity) <= this.watermark) {
+      const { start, end, bytes } = this.#ranges.shift() as Range;
+      this.#sparseEvents -= end - start;
+      this.#sparseBytes -= bytes;
+      if (end <= this.watermark) continue;
+      this.#bytes += Math.round((bytes * (end - this.watermark)) / (end - start));
+      this.watermark = end;
+    }
+  }
+
   #advance({ end, bytes }: Range): void {
     this.watermark = end;
     this.#bytes += bytes;

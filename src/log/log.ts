@@ -47,6 +47,8 @@ export interface LogContext {
   readonly clock: Clock;
   /** Something is wrong that nobody waits for. */
   readonly report: (problem: Error) => void;
+  /** So many bytes that nobody can guess. Default: those of node:crypto. */
+  readonly secret?: (count: number) => Buffer;
 }
 
 /** The number of an event, and the bytes of all before it. */
@@ -128,13 +130,14 @@ export class EventLog {
     this.#options = options;
     this.#context = context;
     this.#codec = options.codec ?? new Codec({ compression: 'none', activeKey: undefined, keys: {} });
-    this.id = found.id ?? randomBytes(16);
+    const { secret = randomBytes } = context;
+    this.id = found.id ?? secret(16);
     this.segments = found.segments;
     this.#spares = found.spares;
     this.#acked = found.acked;
     this.offsets = found.offsets;
     this.#end = found.end;
-    this.life = { id: this.id.toString('hex'), life: randomBytes(8).toString('hex'), end: found.end };
+    this.life = { id: this.id.toString('hex'), life: secret(8).toString('hex'), end: found.end };
     this.#bytes = found.bytes;
   }
 
@@ -165,7 +168,7 @@ export class EventLog {
     const checkpoint = await Register.open(disk, path, () => (opened.log as EventLog).#checkpointValue());
     try {
       const value = checkpoint.found === undefined ? undefined : decodeCheckpoint(checkpoint.found);
-      const found = await recover(disk, options.dataDirs, value);
+      const found = await recover(disk, options.dataDirs, value, checkpoint.damaged > 0);
       const log = (opened.log = new EventLog(options, context, found));
       log.#checkpoint = checkpoint;
       // A wrong key shows now, and not when it is their turn.
@@ -236,6 +239,8 @@ export class EventLog {
   /** These events are done with. Survives the end of the process as soon as the system has it, a power cut from the next checkpoint on. */
   done(range: Range): void {
     this.#acked.add(range);
+    // Holes leave their bytes uncertain; here they are known.
+    if (this.#acked.watermark === this.#end) this.#acked.advanceTo({ seq: this.#end, bytesBefore: this.#bytes });
     this.#checkpointDue = true;
     this.#checkpoint.write().catch((thrown: unknown) => this.#checkpointFailed(thrown));
     const [first] = this.segments;
@@ -399,7 +404,7 @@ export class EventLog {
       id: this.id,
       first: this.#end,
       bytesBefore: this.#bytes,
-      salt: randomBytes(4).readUInt32LE(),
+      salt: (this.#context.secret ?? randomBytes)(4).readUInt32LE(),
       extra: this.#codec.begin(),
     };
     const at = this.#spares.findIndex(path => dirname(path) === directory);

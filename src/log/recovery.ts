@@ -69,11 +69,15 @@ const isSpare = (name: string): boolean => /^\d{20}\.spare$/.test(name);
 /** Kept, under this name, because something in it could not be read. */
 export const damagedName = (path: string): string => `${path}.damaged`;
 
-/** Reads the directories and makes whole what a crash has left. Doing it again finds the same. */
+/**
+ * Reads the directories and makes whole what a crash has left. Doing it again finds the same. `doubtful`: there may have been
+ * a newer checkpoint.
+ */
 export const recover = async (
   disk: Disk,
   directories: readonly string[],
   checkpoint: Checkpoint | undefined,
+  doubtful: boolean,
 ): Promise<Recovered> => {
   const problems: string[] = [];
   const offsets = new Offsets();
@@ -105,8 +109,12 @@ export const recover = async (
   if (removed !== undefined) ends.push({ seq: removed.first, bytesBefore: removed.bytesBefore });
   const end = latest(ends);
   const lost: (readonly [Mark, Mark])[] = [];
-  if (first !== undefined && first.header.first > watermark.seq)
-    lost.push([watermark, { seq: first.header.first, bytesBefore: first.header.bytesBefore }]);
+  if (first !== undefined && first.header.first > watermark.seq) {
+    const begin: Mark = { seq: first.header.first, bytesBefore: first.header.bytesBefore };
+    // A file goes when a checkpoint says that it may. If that one can not be read, this is an older one.
+    if (doubtful) acked.advanceTo(begin);
+    else lost.push([watermark, begin]);
+  }
   if (end.seq > found.seq) lost.push([found, end]);
   return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, offsets, problems };
 };

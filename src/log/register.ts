@@ -111,8 +111,11 @@ export const readSlots = async (
   await file.read(bytes, 0);
   const halves = [bytes.subarray(0, slotSize), bytes.subarray(slotSize)];
   const slots = halves.map(half => decode(half, file.path));
-  const damaged = halves.filter((half, i) => slots[i] === undefined && half.some(byte => byte !== 0)).length;
-  return { slots, damaged };
+  const used = halves.map(half => half.some(byte => byte !== 0));
+  const broken = slots.filter((slot, i) => slot === undefined && used[i] === true).length;
+  // The second one is written first: when it has nothing, and the first has, it was cut off.
+  const cut = used[0] === true && used[1] !== true ? 1 : 0;
+  return { slots, damaged: broken + cut };
 };
 
 const encode = (generation: number, value: Buffer): Buffer => {
