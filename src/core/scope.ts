@@ -102,13 +102,12 @@ export class Scope implements Context {
     return () => this.#offsets.delete(offsets);
   }
 
-  /** See `SourceContext.offsetOf`. */
-  async offsetOf(key: string): Promise<string | undefined> {
-    for (const offsets of await Promise.all(this.#offsets)) {
-      const value = offsets?.get(key);
-      if (value !== undefined) return value;
-    }
-    return undefined;
+  /** See `SourceContext.offsets`. */
+  async offsets(prefix: string): Promise<ReadonlyMap<string, string>> {
+    const found = new Map<string, string>();
+    for (const offsets of await Promise.all(this.#offsets))
+      for (const [key, value] of offsets ?? []) if (key.startsWith(prefix)) found.set(key, value);
+    return found;
   }
 
   finishSources(): void {

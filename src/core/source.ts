@@ -19,7 +19,7 @@ export interface Emitter<T = FlumeEvent, Tag = unknown> {
    * Hands over one delivery. It leaves at once if there is credit, otherwise as soon as there is. `tag` comes back in
    * `settled`: a position, a socket, a response. A source without `pull` bounds by itself how many it hands over.
    *
-   * `offset` says where to go on behind it. Channels that keep it answer {@link SourceContext.offsetOf}.
+   * `offset` says where to go on behind it. Channels that keep it answer {@link SourceContext.offsets}.
    */
   emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset): void;
   /** The input has ended. The flow completes when everything is settled. */
@@ -57,10 +57,10 @@ export interface SourceContext extends Context {
   readonly name: string;
   readonly counters: SourceCounters;
   /**
-   * The offset of the last batch under this key that a durable channel of this flow has confirmed, whether or not its
-   * source was told; undefined if none knows of one. Waits for channels that are being opened.
+   * The last offsets under keys with this prefix that a durable channel of this flow has confirmed, whether or not their
+   * source was told. Waits for channels that are being opened.
    */
-  readonly offsetOf: (key: string) => Promise<string | undefined>;
+  readonly offsets: (prefix: string) => Promise<ReadonlyMap<string, string>>;
 }
 
 export type SourceOpener<T, Tag> = (
@@ -184,7 +184,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       metrics,
       ledger,
       disk,
-      offsetOf: key => scope.offsetOf(key),
+      offsets: prefix => scope.offsets(prefix),
     };
     // Never emit before subscribe() has returned: the caller has no subscription to cancel yet.
     const open = () => clock.soon(() => void this.#open(opener, context));
