@@ -22,8 +22,13 @@ import { column, cpuSeconds, peakRss, rate, type Run, type Sample, type Workload
 
 const WARM_UP = 2;
 
+const memory = `
+a1.channels.c1.type = memory
+a1.channels.c1.capacity = 100000
+a1.channels.c1.transactionCapacity = 10000`;
+
 /** Real Flume and millrace read the same text. */
-const conf = (port: number): string => `
+export const conf = (port: number, channel = memory): string => `
 a1.sources = r1
 a1.channels = c1
 a1.sinks = k1
@@ -31,9 +36,7 @@ a1.sources.r1.type = http
 a1.sources.r1.bind = 127.0.0.1
 a1.sources.r1.port = ${port}
 a1.sources.r1.channels = c1
-a1.channels.c1.type = memory
-a1.channels.c1.capacity = 100000
-a1.channels.c1.transactionCapacity = 10000
+${channel}
 a1.sinks.k1.type = null
 a1.sinks.k1.batchSize = 1000
 a1.sinks.k1.channel = c1
@@ -129,7 +132,7 @@ export const client: ChildMain<Load> = async ({ port, connections, seconds }, te
 };
 
 /** Drives a server, and waits until `received(n)` says that its sink has the n events. */
-const measured = async (
+export const measured = async (
   run: Run,
   running: Running,
   port: number,

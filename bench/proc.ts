@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
 
 /** Linux counts CPU time in hundredths of a second whatever the kernel's own tick is (man 5 proc). */
@@ -37,10 +38,20 @@ export const peakRssOf = (pid: number): number => memory(pid, 'VmHWM');
 /** What it has now. */
 export const rssOf = (pid: number): number => memory(pid, 'VmRSS');
 
-/** Bytes it has written to a disk: pages that it has made dirty, in files and in memory that is mapped from files. */
-export const writtenOf = (pid: number): number => {
+/**
+ * Bytes that the disk under this folder was ever given, by everybody, after all that waits was written. What a process is
+ * said to write (/proc/<pid>/io) is no measure: with large pages it counts many times what a sync writes.
+ */
+export const diskBytes = (dir: string): number => {
   try {
-    return Number(/^write_bytes: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, 'latin1'))?.[1] ?? NaN);
+    spawnSync('sync', ['-f', dir]);
+    const { dev } = statSync(dir);
+    const [major, minor] = [(dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xfff00)];
+    const rows = readFileSync('/proc/diskstats', 'latin1')
+      .split('\n')
+      .map(row => row.trim().split(/ +/).map(Number));
+    // Sectors are 512 bytes here whatever the disk's own are.
+    return 512 * (rows.find(row => row[0] === major && row[1] === minor)?.[9] ?? NaN);
   } catch {
     return NaN;
   }

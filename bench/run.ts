@@ -14,7 +14,18 @@ import { benchDir, compiledDir } from './processes.ts';
 import type { Contestant, Run, Sample, Workload } from './workload.ts';
 
 const note = (text: string) => process.stderr.write(`${text}\n`);
-const names = ['w1-tail-file', 'w3-netcat', 'kernel', 'w9-stuck-sink', 'http'];
+const names = [
+  'w1-tail-file',
+  'w2-file-channel',
+  'w2-http-group-commit',
+  'w3-netcat',
+  'kernel',
+  'w6-latency',
+  'w7-idle-files',
+  'w8-restart',
+  'w9-stuck-sink',
+  'http',
+];
 /** Above this share of the machine, what others do shows in the numbers. */
 const BUSY = 0.1;
 /** How often a run is tried for a quiet one. */

@@ -11,7 +11,7 @@
 import { closeSync, mkdirSync, openSync, readSync, readdirSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { cpuOf, peakRssOf, writtenOf } from './proc.ts';
+import { cpuOf, peakRssOf } from './proc.ts';
 import type { Running } from './processes.ts';
 import type { Run, Sample } from './workload.ts';
 
@@ -92,16 +92,15 @@ a1.channels.c1.transactionCapacity = 10000`;
 
 /** Looks every millisecond until the files of a folder have `enough` bytes together; says how many they have. */
 export const grown = async (dir: string, enough: number, running: Running, timeout: number): Promise<number> => {
-  let over = false;
-  void running.exited.then(() => (over = true));
+  const gaveUp: { why?: string } = {};
+  void running.exited.then(() => (gaveUp.why = 'and it ended'));
   const until = performance.now() + timeout;
   for (;;) {
     const size = readdirSync(dir).reduce((sum, name) => sum + statSync(join(dir, name)).size, 0);
     if (size >= enough) return size;
-    if (over || performance.now() > until)
-      throw new Error(
-        `${size / LINE} of ${enough / LINE} lines ${over ? 'and it ended' : 'in time'}: ${running.output()}`,
-      );
+    if (performance.now() > until) gaveUp.why ??= 'in time';
+    if (gaveUp.why !== undefined)
+      throw new Error(`${size / LINE} of ${enough / LINE} lines ${gaveUp.why}: ${running.output()}`);
     await sleep(1);
   }
 };
@@ -113,10 +112,7 @@ export const onlyFile = (dir: string): string => {
   return join(dir, files[0]!);
 };
 
-/**
- * Watches the output grow to the size of `<input>/input.log`, and measures on the way. `written` is what was written
- * besides the output, per byte of the input: the channel's files, and the positions.
- */
+/** Watches the output grow to the size of `<input>/input.log`, and measures on the way. */
 export const measured = async (
   run: Run,
   input: string,
@@ -135,7 +131,6 @@ export const measured = async (
       rate: (total - first) / LINE / seconds,
       cpu: cpuOf(running.pid) - cpuBefore,
       rss: peakRssOf(running.pid),
-      written: writtenOf(running.pid) / total - 1,
     };
     // Nothing may come twice either: let it go on for a moment.
     await sleep(50);

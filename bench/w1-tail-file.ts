@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { agent } from './agent.ts';
 import type { ChildMain } from './child.ts';

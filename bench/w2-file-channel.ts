@@ -2,13 +2,12 @@
  * W2: as W1, through the file channel: 3 M lines of 180 bytes are tailed → file channel (1 M events, transactions of 10 k,
  * each commit synced to the disk) → file_roll in one file, batches of 1000 and of 100.
  *
- * What the rate is: see tail-file.ts. Real Flume gets 300 k lines, or it would take most of a minute for each run; it is
- * not slower with so few (measured here: with 3 M it is within 10 %). `dd` writes the same 3 M lines to the same file
+ * What the rate is: see tail-file.ts. Real Flume gets 300 k lines, or it would take most of a minute for each run. `dd` writes the same 3 M lines to the same file
  * system, a megabyte at a time, each synced before the next; its rate is what it says itself. It has no output beside
  * that, no position, and nobody reads what it writes.
  *
- * Written: bytes that went to the disk besides the output, per byte of the input; pages count whole, as the disk gets them.
- * The file system's own journal is not in it.
+ * Written: bytes that the disk was given besides the output, per byte of the input, the file system's journal included.
+ * It is the disk's own count, after all was synced, and so also has what others write there meanwhile.
  *
  * @module
  */
@@ -18,13 +17,21 @@ import { join } from 'node:path';
 import { agent } from './agent.ts';
 import type { ChildMain } from './child.ts';
 import { flume, flumeMissing } from './flume.ts';
-import { start, startChild } from './processes.ts';
+import { diskBytes } from './proc.ts';
+import { start, startChild, type Running } from './processes.ts';
 import { conf, fileChannel, LINE, makeInput, measured } from './tail-file.ts';
 import { column, cpuSeconds, peakRss, rate, type Run, type Sample, type Workload } from './workload.ts';
 
 const batchOf = (run: Run): number => Number(run.case.replace('batch ', ''));
 const long = ({ shared }: Run): string => join(shared, 'long');
 const short = ({ shared }: Run): string => join(shared, 'short');
+
+/** Adds what was written; `output` of it are not the channel's. */
+const written = async (run: Run, input: string, output: 0 | 1, measure: () => Promise<Sample>): Promise<Sample> => {
+  const before = diskBytes(run.dir);
+  const sample = await measure();
+  return { ...sample, written: (diskBytes(run.dir) - before) / statSync(join(input, 'input.log')).size - output };
+};
 
 const dd = async (run: Run): Promise<Sample> => {
   const input = join(long(run), 'input.log');
@@ -34,6 +41,9 @@ const dd = async (run: Run): Promise<Sample> => {
   if (code !== 0 || Number.isNaN(seconds)) throw new Error(`dd ended with ${code}: ${running.output()}`);
   return { rate: statSync(input).size / LINE / seconds };
 };
+
+const through = (run: Run, input: string, begin: (out: string) => Promise<Running> | Running): Promise<Sample> =>
+  written(run, input, 1, () => measured(run, input, begin));
 
 interface Flow {
   readonly input: string;
@@ -70,26 +80,26 @@ export default {
       name: 'dd, synced megabytes',
       missing: () =>
         spawnSync('dd', ['if=/dev/null', 'of=/dev/null', 'oflag=dsync']).status === 0 ? undefined : 'it needs GNU dd',
-      run: dd,
+      run: run => written(run, long(run), 0, () => dd(run)),
     },
     {
       name: 'real Flume 1.11',
       missing: flumeMissing,
       run: run =>
-        measured(run, short(run), (_, input) => flume({ conf: conf(input, run, batchOf(run), fileChannel(run.dir)) })),
+        through(run, short(run), () => flume({ conf: conf(short(run), run, batchOf(run), fileChannel(run.dir)) })),
     },
     {
       name: 'millrace, library',
       run: run =>
-        measured(run, long(run), (out, input) =>
-          startChild('w2-file-channel', 'library', { input, out, dir: run.dir, batchSize: batchOf(run) }),
+        through(run, long(run), out =>
+          startChild('w2-file-channel', 'library', { input: long(run), out, dir: run.dir, batchSize: batchOf(run) }),
         ),
     },
     {
       name: 'millrace, agent',
       run: run =>
-        measured(run, long(run), (_, input) =>
-          agent({ conf: conf(input, run, batchOf(run), fileChannel(run.dir)), dir: run.dir }),
+        through(run, long(run), () =>
+          agent({ conf: conf(long(run), run, batchOf(run), fileChannel(run.dir)), dir: run.dir }),
         ),
     },
   ],

@@ -1,7 +1,8 @@
 /**
- * W9: a sink that never returns, behind a memory channel of 100 k events, while the source has as much as one likes to take:
- * 60 seconds, or 10 with `--quick`. Memory must be flat. Beside it a sink that takes 10 ms for each batch, where
- * deliveries keep moving; and plain RxJS, which has no way to hold its source back (it ends itself at 1 GB).
+ * W9: a sink that never returns, behind a memory channel of 100 k events or a file channel of 1 M, while the source has
+ * as much as one likes to take: 60 seconds, or 10 with `--quick`. Memory must be flat. Beside it a sink that takes 10 ms
+ * for each batch, where deliveries keep moving; and plain RxJS, which has no way to hold its source back (it ends itself
+ * at 1 GB).
  *
  * Resident memory is read from outside every second. Slope: least squares over the second half of the samples,
  * in MB per minute. A slope of a few MB either way is the garbage collector's.
@@ -9,6 +10,7 @@
  * @module
  */
 import { connect, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { concatMap, from, NEVER, Subject } from 'rxjs';
 import type { ChildMain } from './child.ts';
@@ -30,17 +32,24 @@ const answer = async (go: () => Promise<void>, tell: (message: unknown) => void,
 
 const forever = () => new Promise<void>(() => undefined);
 
-const millrace = async (write: () => Promise<void>) => {
-  const { createSink, createSource, memoryChannel, run } = await import('../src/index.ts');
+const millrace = async (write: () => Promise<void>, dir?: string) => {
+  const { createSink, createSource, fileChannel, memoryChannel, run } = await import('../src/index.ts');
   return run(
     createSource(emitter => ({ pull: () => emitter.emit(makeBatch()) })),
-    memoryChannel({ capacity: 100_000, transactionCapacity: 10_000 }),
+    dir === undefined
+      ? memoryChannel({ capacity: 100_000, transactionCapacity: 10_000 })
+      : fileChannel({ dir, capacity: 1_000_000 }),
     createSink(write),
   );
 };
 
 export const stuck: ChildMain<object> = async (_, tell, go) => {
   const flow = await millrace(forever);
+  await answer(go, tell, () => flow.ledger.accepted);
+};
+
+export const stuckFile: ChildMain<{ dir: string }> = async ({ dir }, tell, go) => {
+  const flow = await millrace(forever, join(dir, 'channel'));
   await answer(go, tell, () => flow.ledger.accepted);
 };
 
@@ -96,9 +105,9 @@ const slopeOf = (points: readonly (readonly [number, number])[]): number => {
   return over / points.reduce((sum, [x]) => sum + (x - mx) ** 2, 0);
 };
 
-const measured = async ({ quick }: Run, name: string): Promise<Sample> => {
+const measured = async ({ quick, dir }: Run, name: string): Promise<Sample> => {
   const seconds = quick ? 10 : 60;
-  const running = startChild('w9-stuck-sink', name);
+  const running = startChild('w9-stuck-sink', name, { dir });
   try {
     running.go();
     await running.told();
@@ -135,6 +144,7 @@ export default {
   contestants: [
     contestant('plain RxJS (ends itself at 1 GB)', 'plain'),
     contestant('millrace', 'stuck'),
+    contestant('millrace, file channel', 'stuckFile'),
     contestant('millrace, netcat source', 'stuckNetcat'),
     contestant('millrace, sink takes 10 ms', 'slow'),
   ],
