@@ -49,6 +49,16 @@ export class LogReader {
   /** The next batches, at least one if there is one, and no more than about `maxBytes`. Each has its position. */
   async read(maxBytes: number): Promise<Batch[]> {
     const batches: Batch[] = [];
+    try {
+      await this.#readInto(batches, maxBytes);
+    } catch (thrown) {
+      // What was read before is passed on first; the next call will meet it again.
+      if (batches.length === 0) throw thrown;
+    }
+    return batches;
+  }
+
+  async #readInto(batches: Batch[], maxBytes: number): Promise<void> {
     for (let bytes = 0; bytes < maxBytes && this.#seq < this.#log.end;) {
       if (this.#segment === undefined || this.#seq >= this.#segment.end) {
         await this.#nextSegment();
@@ -61,7 +71,6 @@ export class LogReader {
         batches.push(batch);
       }
     }
-    return batches;
   }
 
   async close(): Promise<void> {

@@ -300,6 +300,32 @@ describe('a disk that fails', () => {
   });
 });
 
+describe('a disk that fails in the middle of a read', () => {
+  it('loses nothing of what was read before', async () => {
+    const disk = new CrashDisk(seededRandom(1));
+    const options = { maxFileSize: 4096, cacheBytes: 1 };
+    const first = await world(options, disk);
+    const large = (text: string) => text.padEnd(5000, '.');
+    for (const text of ['a', 'b', 'c']) expect(await first.put(large(text))).toBe('acked');
+    await first.channel.close();
+    // The first read is of the header, when it is opened.
+    let reads = 0;
+    disk.fault = ({ name, path }) =>
+      name === 'read' && path.endsWith('1.seg') && [2, 3, 4].includes(++reads) ? 'EIO' : undefined;
+    const { take, clock, channel } = await world(options, disk);
+    const taken = await take(10);
+    for (let i = 0; i < 5; i++) {
+      for (const delivery of taken) delivery.ack();
+      await clock.advance(2000);
+    }
+    expect(reads).toBeGreaterThan(4);
+    expect(taken.flatMap(({ events }) => events.map(({ body }) => body.toString()))).toEqual(
+      ['a', 'b', 'c'].map(large),
+    );
+    expect(channel.counters).toMatchObject({ LostEventCount: 0 });
+  });
+});
+
 describe('damage', () => {
   it('of one bit costs the events of one put, says which, keeps the file, and goes on', async () => {
     await fill(200, { maxFileSize: 4096 });
