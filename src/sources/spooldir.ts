@@ -24,6 +24,7 @@ import { charsetOf, noText } from './spooling/charset.ts';
 import { Scanner, scanLimit, type Found, type Wanted } from './spooling/scan.ts';
 import {
   beginsAsBefore,
+  markAt,
   identityOf,
   lookOf,
   sameLook,
@@ -32,6 +33,7 @@ import {
   type Mark,
 } from './spooling/spool-file.ts';
 import { Changed, NoText, SpoolReader, type Format, type Piece } from './spooling/spool-reader.ts';
+import type { FlumePosition } from './spooling/flume-tracker.ts';
 import { trackedOf, Tracker, type Tracked } from './spooling/tracker.ts';
 
 const options = z
@@ -169,6 +171,9 @@ interface Tag {
   readonly sent: Sent<Mark>;
 }
 
+/** How long somebody may write to a file before it is reported, in ms, besides `minAge`. */
+const longWriting = 60_000;
+
 /** A scan takes at most this share of the time: a tenth. */
 const restPerScan = 10;
 
@@ -200,6 +205,8 @@ class Spooling implements SourceSession<Tag> {
 
   #keeping: Promise<void> | undefined;
   #keepAgain = false;
+  /** Since when files are left alone because somebody writes to them. */
+  readonly #young = new Map<string, number>();
   /** What was last said about the directory, the tracker and files that were completed. */
   readonly #said = new Map<string, string>();
 
@@ -238,9 +245,32 @@ class Spooling implements SourceSession<Tag> {
       const there = await stat(tracked.file).catch(() => undefined);
       if (there !== undefined) this.#tracked.set(tracked.file, tracked);
     }
+    await this.#takeOver(await this.#tracker.flume());
     // Trouble with it shows at the start.
     await this.#save();
     this.#working = this.#work();
+  }
+
+  /** Goes on in the file in which Flume was. */
+  async #takeOver(position: FlumePosition | undefined): Promise<void> {
+    if (position === undefined) return;
+    const { name, log } = this.#context;
+    const path = resolve(position.file);
+    try {
+      const handle = await open(path, constants.O_RDONLY);
+      try {
+        const stats = await handle.stat({ bigint: true });
+        const mark = await markAt(handle, position.offset);
+        if (mark === undefined) return;
+        this.#tracked.set(path, { file: path, identity: identityOf(stats), ...lookOf(stats), ...mark });
+        log.info(`${name} goes on at byte ${mark.offset} of ${path}, where Flume was.`);
+      } finally {
+        await handle.close();
+      }
+    } catch (thrown) {
+      // It was completed, or moved away.
+      if (systemCode(thrown) !== 'ENOENT') throw diskError(path, thrown);
+    }
   }
 
   // --- what the kernel calls
@@ -367,7 +397,25 @@ class Spooling implements SourceSession<Tag> {
       }
     }
     const age = this.#context.clock.now() - Number(stats.mtimeMs);
-    return age >= 0 && age < minAge ? 'later' : 'now';
+    if (age >= 0 && age < minAge) {
+      this.#isYoung(path);
+      return 'later';
+    }
+    this.#young.delete(path);
+    return 'now';
+  }
+
+  /** Says so if it is for long: it may be a file that is no matter for this source. */
+  #isYoung(path: string): void {
+    const now = this.#context.clock.now();
+    if (this.#young.size >= scanLimit) this.#young.clear();
+    const since = this.#young.get(path) ?? now;
+    this.#young.set(path, since);
+    if (now - since >= this.#options.minAge + longWriting)
+      this.#say(
+        path,
+        `${path} is still being written to. It is read when it was quiet for ${this.#options.minAge} ms.`,
+      );
   }
 
   // --- reading

@@ -7,13 +7,13 @@ import { dirname } from 'node:path';
 import type { Disk } from '../core/disk.ts';
 import { systemCode, toError } from '../core/errors.ts';
 
-/** The text of a file; undefined if there is none. */
-export const readWhole = async (disk: Disk, path: string): Promise<string | undefined> => {
+/** The bytes of a file; undefined if there is none. */
+export const readWhole = async (disk: Disk, path: string): Promise<Buffer | undefined> => {
   try {
     const file = await disk.open(path, 'read');
     try {
       const bytes = Buffer.alloc(await file.size());
-      return bytes.toString('utf8', 0, await file.read(bytes, 0));
+      return bytes.subarray(0, await file.read(bytes, 0));
     } finally {
       await file.close();
     }

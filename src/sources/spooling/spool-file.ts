@@ -80,14 +80,18 @@ export class SpoolFile extends AckedInOrder<Mark> {
 const compareSize = 512 * 1024;
 
 /** Whether what has left is still what the file begins with. */
-export const beginsAsBefore = async (handle: FileHandle, { offset, crc }: Mark): Promise<boolean> => {
+export const beginsAsBefore = async (handle: FileHandle, { offset, crc }: Mark): Promise<boolean> =>
+  (await markAt(handle, offset))?.crc === crc;
+
+/** The place at an offset; undefined if the file ends before it. */
+export const markAt = async (handle: FileHandle, offset: number): Promise<Mark | undefined> => {
   const buffer = Buffer.allocUnsafeSlow(Math.min(compareSize, offset));
-  let sum = 0;
+  let crc = 0;
   for (let at = 0; at < offset;) {
     const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, offset - at), at);
-    if (bytesRead === 0) return false;
-    sum = crc32(buffer.subarray(0, bytesRead), sum);
+    if (bytesRead === 0) return undefined;
+    crc = crc32(buffer.subarray(0, bytesRead), crc);
     at += bytesRead;
   }
-  return sum === crc;
+  return { offset, parts: 0, crc };
 };

@@ -3,8 +3,8 @@
  * `tracker_dir`, an empty file for each one that is.
  *
  * The positions are JSON: `{ "version": 1, "spoolDir": …, "files": [{ "file", "identity", "size", "mtime", "offset", "parts",
- * "crc" }] }`. A new file replaces the old one at once, so that a crash leaves one of the two. Flume keeps the position
- * of one file in `.flumespool-main.meta`, which is left alone. The empty files are Flume's own.
+ * "crc" }] }`. A new file replaces the old one at once, so that a crash leaves one of the two. As long as there is
+ * none, Flume's own counts, which is left alone. The empty files are as Flume makes them.
  *
  * @module
  */
@@ -13,6 +13,7 @@ import { z } from 'zod';
 import type { Disk } from '../../core/disk.ts';
 import { MillraceError, toError } from '../../core/errors.ts';
 import type { Log } from '../../core/scope.ts';
+import { readFlumeTracker, type FlumePosition } from './flume-tracker.ts';
 import { readWhole, replaceWhole } from '../whole-file.ts';
 import type { Look, Mark, SpoolFile } from './spool-file.ts';
 
@@ -55,7 +56,7 @@ export class Tracker {
 
   /** What was saved last. What cannot be understood is set aside and reported. */
   async load(log: Log, now: number): Promise<readonly Tracked[]> {
-    const text = await readWhole(this.#disk, this.#path);
+    const text = (await readWhole(this.#disk, this.#path))?.toString();
     if (text === undefined) return [];
     let value: unknown;
     try {
@@ -78,6 +79,13 @@ export class Tracker {
     }
     this.#saved = text;
     return data.files.map(file => ({ ...file, mtime: BigInt(file.mtime) }));
+  }
+
+  /** Where Flume was, if this directory was Flume's so far. */
+  async flume(): Promise<FlumePosition | undefined> {
+    if (this.#saved !== '') return undefined;
+    const bytes = await readWhole(this.#disk, join(this.#directory, '.flumespool-main.meta'));
+    return bytes && readFlumeTracker(bytes);
   }
 
   /** Writes it, unless that is what was written last. */
