@@ -35,10 +35,14 @@ export const lockDirectory = async (directory: string): Promise<() => Promise<vo
         `Stop that, or name another directory.`,
     );
   }
-  await fs.promises.writeFile(path, JSON.stringify(self()));
-  return async () => {
-    await fs.promises.rm(path, { force: true });
+  try {
+    await fs.promises.writeFile(path, JSON.stringify(self()));
+  } catch (thrown) {
     await close(socket);
+    throw thrown;
+  }
+  return async () => {
+    await fs.promises.rm(path, { force: true }).finally(() => close(socket));
   };
 };
 
@@ -69,14 +73,14 @@ export const lockHolder = async (directory: string): Promise<number | undefined>
 
 /** Who holds it according to the file, if that is still so. */
 const heldBy = async (path: string): Promise<Holder | undefined> => {
-  let holder: Partial<Holder>;
+  let holder: Partial<Holder> | null;
   try {
-    holder = JSON.parse(await fs.promises.readFile(path, 'utf8')) as Partial<Holder>;
+    holder = JSON.parse(await fs.promises.readFile(path, 'utf8')) as Partial<Holder> | null;
   } catch {
     // None, or one that was being written when its process ended.
     return undefined;
   }
-  const { pid, boot, began } = holder;
+  const { pid, boot, began } = holder ?? {};
   if (typeof pid !== 'number' || boot !== bootId() || !alive(pid) || began !== beganAt(pid)) return undefined;
   return holder as Holder;
 };
