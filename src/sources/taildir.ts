@@ -2,7 +2,8 @@
  * Files that grow, line by line: Flume's `TAILDIR`.
  *
  * `tailing/` has the parts: `file-groups` (what is wanted), `discovery` (which files there are, whatever happens to their
- * names), `tail-file` (one file and how far it was read and delivered), `line-reader` (bytes to lines), `position-file`.
+ * names), `tail-file` (one file, what is in it and how far it was read), `progress` (how far that was delivered), `copies`
+ * (contents that move), `line-reader` and `multiline` (bytes to events), `position-file`.
  * Here they are put together: who is read next, how much, and when it is settled.
  *
  * @module
@@ -19,6 +20,7 @@ import type { Emitter, Settled, SourceContext, SourceSession } from '../core/sou
 import { Discovery } from './tailing/discovery.ts';
 import { fileGroups, type Problem } from './tailing/file-groups.ts';
 import { chunkSize, LineReader, type Chunk, type Rewritten } from './tailing/line-reader.ts';
+import { Multiline } from './tailing/multiline.ts';
 import { loadPositions, savePositions } from './tailing/position-file.ts';
 import { compression } from './tailing/fingerprint.ts';
 import { Copies } from './tailing/copies.ts';
@@ -73,9 +75,38 @@ const options = z
       max: 1024 * 1024 * 1024,
       unit: 'bytes',
     }),
+    multilineStart: text(
+      'A regular expression: a line that matches begins an event, and lines that do not belong to the one before.',
+      { optional: true },
+    ),
+    multilineContinuation: text(
+      'A regular expression: a line that matches belongs to the event before, and one that does not begins another.',
+      { optional: true },
+    ),
+    multilineTimeout: int('After how long without more lines an event of several lines is complete.', {
+      default: 1000,
+      min: 1,
+      unit: 'ms',
+    }),
+    multilineMaxLength: int('An event ends before the line with which it would be longer than that.', {
+      default: 256 * 1024,
+      min: 1,
+      max: chunkSize / 2,
+      unit: 'bytes',
+    }),
     maxOpenFiles: int('Files open at a time.', { default: 64, min: 1, unit: 'files' }),
   })
-  .superRefine(({ filegroups, headers }, context) => {
+  .superRefine(({ filegroups, headers, multilineStart, multilineContinuation }, context) => {
+    for (const [option, pattern] of Object.entries({ multilineStart, multilineContinuation })) {
+      try {
+        if (pattern !== undefined) new RegExp(pattern);
+      } catch (thrown) {
+        context.addIssue({ code: 'custom', path: [option], message: toError(thrown).message });
+      }
+    }
+    if (multilineStart !== undefined && multilineContinuation !== undefined)
+      context.addIssue({ code: 'custom', path: ['multilineContinuation'], message: 'give this or multilineStart' });
+
     const problem: Problem = (option, key, message) =>
       context.addIssue({ code: 'custom', path: [option, key], message });
     const groups = fileGroups(filegroups, headers, problem);
@@ -91,14 +122,18 @@ export type TaildirOptions = z.input<typeof options>;
  * deliveries are unsettled, with at most three reads of 512 KiB in memory · **completes** when it is stopped · **errors**
  * when the position file cannot be read.
  *
- * A file is known by its device and inode: renamed it goes on where it was, and a new file under its old name is read after
- * it. A file that became shorter is read from the start. One that is deleted, or renamed so that no group wants it, is read
- * to its end and for 5 more seconds. What is nacked is delivered again from memory; a position is written only when
+ * A file is known by its device, inode and time of birth, and by its content: its first KiB, and the 64 bytes before the
+ * position. Renamed it goes on where it was, and a new file under its old name is read after it. When its content is another,
+ * it is read from the start; a new file that has the old content (`copytruncate`) goes on where that was, and is read once.
+ * For this a new file that begins as another one did waits for a second, or longer if it is large, before it is read. What
+ * was truncated or deleted before it was read is reported with its range, and counted in `LostByteCount`. A file that is
+ * deleted, or renamed so that no group wants it, is read to its end and for 5 more seconds. Compressed files (gzip, zstd, xz)
+ * are not read, which is reported once. What is nacked is delivered again from memory; a position is written only when
  * everything before it is acked, so that a crash repeats lines and loses none.
  *
  * A last line without newline is delivered after `idleTimeout`. A line longer than `maxLineLength` is delivered in parts:
  * the header `linePart` counts them, the last one has `lineParts` as well. Files that cannot be read are reported once, and
- * tried again.
+ * tried again. With `multilineStart` or `multilineContinuation` several lines are one event, newlines in between included.
  */
 export const taildirSource = defineSource({
   type: 'taildir',
@@ -127,6 +162,7 @@ class Tailing implements SourceSession<Sent> {
   readonly #emitter: Emitter<FlumeEvent, Sent>;
   readonly #context: SourceContext;
   readonly #counters: Counters;
+  readonly #multiline: Multiline | undefined;
   readonly #reader: LineReader;
   readonly #copies = new Copies(file => this.#open(file));
   #discovery!: Discovery;
@@ -145,6 +181,8 @@ class Tailing implements SourceSession<Sent> {
   readonly #opened = new Set<TailFile>();
   /** Files that are not idle yet, the one that has been silent for longest first. */
   readonly #active = new Set<TailFile>();
+  /** Files whose last event may go on, or whose last line has no end. */
+  readonly #openended = new Set<TailFile>();
   /** Files without a path. */
   readonly #lost = new Set<TailFile>();
   #sweepTimer: Timer;
@@ -175,7 +213,8 @@ class Tailing implements SourceSession<Sent> {
       PositionWriteFail: 0,
     };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
-    this.#reader = new LineReader(options.maxLineLength);
+    this.#multiline = Multiline.of(options);
+    this.#reader = new LineReader(options.maxLineLength, this.#multiline);
   }
 
   async open(): Promise<void> {
@@ -326,7 +365,13 @@ class Tailing implements SourceSession<Sent> {
       if (file.progress !== progress) return 'more';
       file.fresh = false;
     }
+    const { quiet, seen } = file;
     const what = await this.#readSome(file);
+    if (what === 'end') {
+      file.quiet = false;
+      const open = file.position < file.seen && (!quiet || file.seen > seen);
+      if (this.#multiline !== undefined && open) this.#openended.add(file);
+    }
     file.step(top);
     this.#copies.learn(file);
     return what;
@@ -354,7 +399,7 @@ class Tailing implements SourceSession<Sent> {
       const chunk = await this.#reader.next(file, lines);
       if (chunk === undefined || this.#stopped) return 'end';
       if (chunk === 'rewritten') return chunk;
-      if (lines !== Infinity) lines -= chunk.lines;
+      if (lines !== Infinity) lines -= chunk.length;
       if (chunk.cut) this.#count('LinePartCount', 1);
       await this.#offer(chunk);
       if (chunk.last) return 'end';
@@ -369,6 +414,11 @@ class Tailing implements SourceSession<Sent> {
     let exists = false;
     const { handle } = file;
     if (!grew && handle !== undefined && (file.idle || over)) {
+      // Whole lines first.
+      if (this.#openended.delete(file)) {
+        file.quiet = true;
+        return this.#wake(file);
+      }
       const rest = await this.#reader.rest(file);
       if (rest === 'rewritten') return this.#rewritten(file);
       if (rest !== undefined) await this.#offer(rest);
@@ -469,6 +519,7 @@ class Tailing implements SourceSession<Sent> {
     const { size, position, path, forgotten } = file;
     this.#lost.delete(file);
     this.#active.delete(file);
+    this.#openended.delete(file);
     this.#copies.forget(file);
     this.#discovery.forget(file, exists);
     if (!forgotten && !file.skipped) this.#lostBytes(path, position, size, 'is gone');
@@ -509,8 +560,15 @@ class Tailing implements SourceSession<Sent> {
 
   #sweepLater(): void {
     const { clock } = this.#context;
-    const { idleTimeout } = this.#options;
-    this.#sweepTimer = clock.after(Math.min(sweepInterval, idleTimeout), () => {
+    const { idleTimeout, multilineTimeout } = this.#options;
+    const interval = Math.min(sweepInterval, idleTimeout, this.#multiline === undefined ? Infinity : multilineTimeout);
+    this.#sweepTimer = clock.after(interval, () => {
+      for (const file of this.#openended) {
+        if (clock.now() - file.grewAt < multilineTimeout) continue;
+        this.#openended.delete(file);
+        file.quiet = true;
+        this.#wake(file);
+      }
       for (const file of this.#active) {
         if (clock.now() - file.grewAt < idleTimeout) break;
         this.#active.delete(file);

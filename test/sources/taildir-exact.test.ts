@@ -413,6 +413,8 @@ describe('exact tailing', () => {
         if (existsSync(at(`app.log.${n}`))) renameSync(at(`app.log.${n}`), at(`app.log.${n + 1}`));
       }
       rmSync(at(`app.log.${kept + 1}`), { force: true });
+      // What was never seen under its name, and is not wanted under another, cannot be known.
+      await tail.until(all.length + 1);
       renameSync(file(), at('app.log.1'));
       const late = numbered(`late${rotation}`, 5);
       append(late, at('app.log.1'));

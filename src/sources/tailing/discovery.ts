@@ -18,8 +18,8 @@ import type { Position, SavedPositions } from './position-file.ts';
 import { bornAt, keyOf, TailFile, type Former } from './tail-file.ts';
 import { watchDirectory, type Watch } from './watch.ts';
 
-/** A scan takes at most this share of the time: a four-hundredth where changes are told, a tenth where they are not. */
-const restPerScan = { told: 400, untold: 10 };
+/** A scan takes at most this share of the time: a six-hundredth where changes are told, a tenth where they are not. */
+const restPerScan = { told: 600, untold: 10 };
 
 /** After so many hints everything is looked at soon: the system drops hints when 16,384 of them wait, and tells nobody. */
 const hintsPerScan = 10_000;

@@ -7,6 +7,7 @@ import { MillraceError } from '../../core/errors.ts';
 import { Batch, headers as makeHeaders, type Block, type FlumeEvent, type Headers } from '../../core/event.ts';
 import { cutLines, partHeaders, withoutReturns } from '../../protocols/lines.ts';
 import { endOf, noBytes } from './fingerprint.ts';
+import type { Multiline } from './multiline.ts';
 import type { Progress, Sent } from './progress.ts';
 import type { TailFile } from './tail-file.ts';
 
@@ -34,9 +35,14 @@ export class Chunk {
   /** Where in the file they begin, and what stands before them. */
   #offset: number;
   #before: Buffer;
+  /** Where events end, if they are not lines; and how many of them, and of the bytes, were taken. */
+  readonly #ends: Uint32Array | undefined;
+  #taken = 0;
+  #takenBytes = 0;
 
   /** What was just read: the file is not moved on yet. */
-  constructor(file: TailFile, bytes: Buffer, last: boolean, headers = file.headers, cut = false) {
+  constructor(file: TailFile, bytes: Buffer, last: boolean, headers = file.headers, cut = false, ends?: Uint32Array) {
+    this.#ends = ends;
     this.last = last;
     this.#progress = file.progress;
     this.#bytes = bytes;
@@ -50,9 +56,9 @@ export class Chunk {
     return this.#bytes.length === 0;
   }
 
-  /** How many lines it has. */
-  get lines(): number {
-    return cutLines(this.#bytes, this.#headers)?.ends.length ?? 0;
+  /** How many events it has. */
+  get length(): number {
+    return this.#ends?.length ?? cutLines(this.#bytes, this.#headers)?.ends.length ?? 0;
   }
 
   /** Notes that what was taken is on its way. */
@@ -81,13 +87,22 @@ export class Chunk {
   }
 
   #cut(count: number): Block {
-    const block = cutLines(this.#bytes, this.#headers, count) as Block;
+    const block = this.#ends === undefined ? (cutLines(this.#bytes, this.#headers, count) as Block) : this.#next(count);
     const length = this.cut ? block.bytes.length - 1 : block.bytes.length;
     this.#bytes = this.#bytes.subarray(block.bytes.length);
     this.#offset += length;
     // Now, as returns are taken off in place.
     this.#before = endOf(this.#before, block.bytes.subarray(0, length));
     return block;
+  }
+
+  #next(count: number): Block {
+    const ends = (this.#ends as Uint32Array).slice(this.#taken, this.#taken + count);
+    for (let i = 0; i < ends.length; i++) ends[i] = (ends[i] as number) - this.#takenBytes;
+    const bytes = this.#bytes.subarray(0, (ends.at(-1) as number) + 1);
+    this.#taken += ends.length;
+    this.#takenBytes += bytes.length;
+    return { bytes, ends, headers: this.#headers };
   }
 
   #bodies(block: Block): Block {
@@ -101,13 +116,15 @@ export class Chunk {
  */
 export class LineReader {
   readonly #maxLineLength: number;
+  readonly #multiline: Multiline | undefined;
   #buffer = Buffer.allocUnsafeSlow(chunkSize);
   /** Bytes at the front of the buffer that are the file's from `position` on: the start of a line. */
   #filled = 0;
   #ahead: Promise<number> | undefined;
 
-  constructor(maxLineLength: number) {
+  constructor(maxLineLength: number, multiline?: Multiline) {
     this.#maxLineLength = maxLineLength;
+    this.#multiline = multiline;
   }
 
   /** What was read of another file, or of this one at another time, does not count any more. */
@@ -117,8 +134,8 @@ export class LineReader {
     this.#filled = 0;
   }
 
-  /** The next whole lines, at most `maxLines` of them; undefined if there are none now. The file is open. */
-  async next(file: TailFile, maxLines = Infinity): Promise<Chunk | Rewritten | undefined> {
+  /** The next whole events, at most `most` of them; undefined if there are none now. The file is open. */
+  async next(file: TailFile, most = Infinity): Promise<Chunk | Rewritten | undefined> {
     if (file.parts > 0 || file.seen - file.position >= chunkSize) return this.#longLine(file);
     const wanted = chunkSize - this.#filled;
     const read = await (this.#ahead ?? this.#read(file));
@@ -126,18 +143,26 @@ export class LineReader {
     if (read < 0) return 'rewritten';
     const filled = this.#filled + read;
     const all = filled === 0 ? 0 : this.#buffer.lastIndexOf(newline, filled - 1) + 1;
-    const end = maxLines === Infinity ? all : this.#endOfLines(maxLines, all);
+    let end = most === Infinity ? all : this.#endOfLines(most, all);
+    let ends: Uint32Array | undefined;
+    if (this.#multiline !== undefined && all > 0) {
+      const lines = this.#buffer.subarray(0, all);
+      ends = this.#multiline.ends(lines, most, file.quiet && file.position + filled <= file.seen);
+      // What comes next is so long that it is an event of its own.
+      if (ends.length === 0 && filled === chunkSize) ends = this.#multiline.ends(lines, most, true);
+      end = ends.length === 0 ? 0 : (ends.at(-1) as number) + 1;
+    }
     if (end === 0) {
       file.seen = file.position + filled;
       this.#filled = filled;
       return filled === chunkSize ? this.#longLine(file) : undefined;
     }
-    const last = read < wanted && end === all;
+    const last = read < wanted && (end === all || (ends !== undefined && ends.length < most));
     const bytes = this.#handOver(end, filled);
-    const chunk = new Chunk(file, bytes, last);
+    const chunk = new Chunk(file, bytes, last, file.headers, false, ends);
     file.moveOn(bytes);
-    file.seen = end === all ? file.position + this.#filled : file.position;
-    if (!last && maxLines === Infinity) {
+    file.seen = last || end === all ? file.position + this.#filled : file.position;
+    if (!last && most === Infinity) {
       this.#ahead = this.#read(file);
       this.#ahead.catch(() => undefined);
     }

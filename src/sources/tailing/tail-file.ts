@@ -98,6 +98,8 @@ export class TailFile {
   lostAt: number | undefined;
   /** It has been silent for so long that a last line without newline counts, and that it can be closed. */
   idle = false;
+  /** It has been silent for so long that its last event counts as complete. */
+  quiet = false;
   /** Reading it has failed, and that was reported. */
   failing = false;
   /** It is compressed: not read. */
