@@ -1,4 +1,4 @@
-import './zlib-in-turn.ts';
+import './determinism.ts';
 import { describe, expect, test } from 'vitest';
 import { EventLog } from '../../src/log/log.ts';
 import { LogReader } from '../../src/log/reader.ts';

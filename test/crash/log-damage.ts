@@ -4,7 +4,7 @@
  *
  * @module
  */
-import './zlib-in-turn.ts';
+import { reseed } from './determinism.ts';
 import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'vitest';
 import type { Batch, FlumeEvent } from '../../src/core/event.ts';
@@ -220,6 +220,7 @@ const names = (message: string, number: number): boolean => {
 /** Writes the log of a seed, and looks what becomes of it after each of several damages. */
 export const playDamage = async (seed: number, subject: Subject, sights = new Set<string>()): Promise<void> => {
   const random = seededRandom(seed);
+  reseed(seed);
   const written = await write(subject, random);
   for (let i = 0; i < damagesPerLog; i++) await inspect(subject, written, random, sights);
 };

@@ -1,4 +1,4 @@
-import './zlib-in-turn.ts';
+import './determinism.ts';
 import { describe, expect, test } from 'vitest';
 import { playDamage } from './log-damage.ts';
 import { Lab } from './log-lab.ts';

@@ -82,10 +82,6 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     by: 'crash',
     patches: [['log.ts', 'await file.sync();', 'await file.sync().catch(() => file.sync());']],
   },
-  'writes on behind a write that has failed': {
-    by: 'crash',
-    patches: [['log.ts', 'if (this.#torn) await this.#mend();', 'this.#torn = false;']],
-  },
   'takes the watermark over a hole': {
     by: 'crash',
     patches: [['acked.ts', 'if (range.start === this.watermark)', 'if (range.start >= this.watermark)']],
