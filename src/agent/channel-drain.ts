@@ -93,18 +93,13 @@ const copy = async (
     }
     const { seq, count } = found.frame.header;
     for (const [from, to] of heldIn(log.acked, seq, seq + count)) {
-      if (!(await output.write(encode(part(found.batch as Batch, from - seq, to - seq)))))
+      if (!(await output.write(encode((found.batch as Batch).slice(from - seq, to - seq)))))
         return { events, left: left(), lost };
       events += to - from;
     }
   }
   await output.flush();
   return { events, left: left(), lost };
-};
-
-const part = (batch: Batch, from: number, to: number): Batch => {
-  const rest = from === 0 ? batch : batch.split(from)[1];
-  return to - from === rest.length ? rest : rest.split(to - from)[0];
 };
 
 /** Bytes per write. */

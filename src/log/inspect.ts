@@ -244,6 +244,9 @@ const survey = async (disk: Disk, { dataDirs, checkpointDir }: LogDirectories, c
   const last = segments.at(-1);
   const torn = last === undefined ? undefined : await findEnd(disk, last, confirmed?.end ?? 0);
   const acked = own ? checkpoint.value.acked : new Acked(first?.header.first, first?.header.bytesBefore);
+  // A segment goes when a checkpoint says that it may. If that one cannot be read, this is an older one.
+  if (checkpoint !== undefined && checkpoint.damaged > 0 && first !== undefined && first.header.first > acked.watermark)
+    acked.advanceTo(markOf(first.header));
   const ends: Mark[] = [acked.mark];
   if (last !== undefined) ends.push({ seq: last.end, bytesBefore: last.bytesAfter });
   if (confirmed !== undefined) ends.push({ seq: confirmed.end, bytesBefore: confirmed.bytes });
@@ -299,21 +302,21 @@ interface Named {
   readonly header: SegmentHeader | undefined;
   /** The header's bytes, whatever they are. */
   readonly head: Buffer;
-  /** Zeros at its beginning, where a file system has lost what was not safe. */
+  /** Zeros and no more, where a file system has lost what was not safe. */
   readonly empty: boolean;
 }
 
 const look = async (disk: Disk, directory: string, path: string, first: number): Promise<Named> => {
   for (let tries = 1; ; tries++) {
     const file = await opened(disk, path);
-    const bytes = Buffer.alloc(4096);
+    const bytes = Buffer.alloc(headerSize);
     const [read, size] = await Promise.all([file.read(bytes, 0), file.size()]).finally(() => file.close());
     const header = decodeSegmentHeader(bytes.subarray(0, read), path);
     const own = header?.first === first ? header : undefined;
     // It may have been given back, and got its next header, between the two calls.
     if (own === undefined && tries < 3) continue;
-    const empty = bytes.every(byte => byte === 0);
-    return { directory, path, first, size, header: own, head: bytes.subarray(0, headerSize), empty };
+    const empty = size <= headerSize && bytes.every(byte => byte === 0);
+    return { directory, path, first, size, header: own, head: bytes, empty };
   }
 };
 

@@ -1,6 +1,7 @@
 /**
  * Repairing a log that nobody has open: a segment in which something is damaged is replaced by segments with its sound
- * frames, and is itself kept under another name. Frames are copied as they are, sums, compression and encryption included.
+ * frames, and is itself kept under another name. Frames are copied as they are, sums, compression and encryption
+ * included; only the first of a file gets the offsets of all before it.
  *
  * A crash in the middle loses nothing. First the checkpoint says that what cannot be read is done with. The new files are safe before any gets its name, and get their names from the last to
  * the first; until the first has its own the old file stands in for it, and is read as far as the next begins.
@@ -11,7 +12,7 @@ import { dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
 import type { Codec } from './codec.ts';
-import { encodeSegmentHeader, headerSize } from './format.ts';
+import { encodeFrameHeader, encodeSegmentHeader, frameHeaderSize, frameSize, type SegmentHeader } from './format.ts';
 import {
   checkpointPath,
   countHeld,
@@ -26,9 +27,10 @@ import {
   type LogSurvey,
 } from './inspect.ts';
 import type { Mark } from './log.ts';
+import { Offsets } from './offsets.ts';
 import { encodeCheckpoint } from './recovery.ts';
 import { Register } from './register.ts';
-import { segmentName } from './segment.ts';
+import { FrameReader, segmentName } from './segment.ts';
 
 /** Sound frames that follow each other. */
 interface Run {
@@ -36,6 +38,8 @@ interface Run {
   readonly start: number;
   end: number;
   events: number;
+  /** How far sources have come, up to its first frame. The first of a segment has that of all. */
+  readonly offsets: Buffer;
 }
 
 /** What is done about one file. */
@@ -136,6 +140,7 @@ const rewrite = async (disk: Disk, options: RepairOptions): Promise<Repaired> =>
 const plan = async (disk: Disk, log: LogSurvey, codec: Codec) => {
   const runs = new Map<FoundSegment, Run[]>();
   const gaps: Gap[] = [];
+  const offsets = new Offsets();
   for await (const found of readThrough(disk, log, codec)) {
     if (isGap(found)) {
       gaps.push(found);
@@ -152,8 +157,9 @@ const plan = async (disk: Disk, log: LogSurvey, codec: Codec) => {
       last.events += count;
     } else {
       const from = { seq, bytesBefore: bytesAfter - (batch?.byteLength ?? 0) };
-      some.push({ from, start: frame.at, end, events: count });
+      some.push({ from, start: frame.at, end, events: count, offsets: offsets.encode(frame.offsets) });
     }
+    offsets.read(frame.offsets);
   }
   return { runs, gaps };
 };
@@ -208,7 +214,8 @@ const replace = async (
     for (const { run, path: to } of made) {
       const { seq: first, bytesBefore } = run.from;
       const head = encodeSegmentHeader({ ...header, first, bytesBefore });
-      await write(disk, `${to}.repaired`, [head], from, run.start, run.end);
+      const { pieces, start } = await firstFrame(from, header, run);
+      await write(disk, `${to}.repaired`, [head, ...pieces], from, start, run.end);
     }
   } finally {
     await from.close();
@@ -222,6 +229,22 @@ const replace = async (
   if (!sameName) await disk.rename(path, aside);
   await disk.syncDirectory(directory);
   return { path, aside, into };
+};
+
+/** The first frame with the offsets that it must have now, if those are others; and where the frames begin that stay as they are. */
+const firstFrame = async (
+  file: DiskFile,
+  header: SegmentHeader,
+  { from, start, offsets }: Run,
+): Promise<{ readonly pieces: readonly Buffer[]; readonly start: number }> => {
+  const frame = await new FrameReader(file, header, start, from.seq).next();
+  if (frame === undefined || frame.offsets.equals(offsets)) return { pieces: [], start };
+  const { payload } = frame;
+  const length = offsets.length + payload.length;
+  const head = Buffer.alloc(frameHeaderSize);
+  encodeFrameHeader(head, { ...frame.header, length, offsets: offsets.length }, header.salt, [offsets, payload]);
+  const padding = Buffer.alloc(frameSize(length) - frameHeaderSize - length);
+  return { pieces: [head, offsets, payload, padding], start: start + frameSpan(frame) };
 };
 
 /** Bytes per read. */
@@ -240,7 +263,7 @@ const write = async (
   try {
     await file.truncate(0);
     if (pieces.length > 0) await file.write(pieces, 0);
-    let to = pieces.length > 0 ? headerSize : 0;
+    let to = pieces.reduce((sum, { length }) => sum + length, 0);
     for (let at = start; at < end;) {
       const bytes = Buffer.allocUnsafe(Math.min(chunkSize, end - at));
       const read = await from.read(bytes, at);

@@ -47,7 +47,8 @@ export const writeLog = async (
   const log = await EventLog.open(optionsOf(more), context(disk));
   for (let i = 0; i < batches; i++) {
     const events = Array.from({ length: 10 }, (_, k) => event(bodyOf(i * 10 + k), headers({ batch: String(i) })));
-    await put(log, Batch.of(events));
+    // Two sources in turn, and how far they have come.
+    await put(log, Batch.of(events).upTo({ key: `source ${i % 2}`, value: String(i) }));
   }
   if (done.length > 0) {
     const reader = new LogReader(log, disk);
@@ -91,8 +92,9 @@ export const deliver = async (disk: Disk, more: Partial<LogOptions> = {}) => {
     for (const batch of await reader.read(Infinity)) bodies.push(...batch.events.map(({ body }) => body.toString()));
   await reader.close();
   const lost = log.counters.LostEventCount;
+  const offsets = Object.fromEntries(log.offsets);
   await log.close();
-  return { bodies, reports, lost };
+  return { bodies, reports, lost, offsets };
 };
 
 /** The segments of a disk, by number. */
