@@ -219,10 +219,10 @@ export class Discovery {
       if (!paths.has(path) && read.has(dirname(path))) this.#vanished(path);
     }
     this.#scans++;
+    this.#scanTook = clock.now() - began;
     if (this.#stopped) return;
     await scanned(this.#lostContents.splice(0));
     const told = this.#told && [...this.#directories.values()].every(directory => directory !== undefined);
-    this.#scanTook = clock.now() - began;
     this.#hinted = 0;
     this.#scanAfter(Math.max(pollInterval, this.#scanTook * (told ? restPerScan.told : restPerScan.untold)));
   }

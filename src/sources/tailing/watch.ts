@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { FSWatcher } from 'chokidar';
 
@@ -39,9 +38,13 @@ export const watchDirectory = async (
     const { watchedPath } = details as { watchedPath: string };
     hint(name === null ? undefined : join(watchedPath, name), event === 'change');
   });
-  watcher.on('error', cause => onError(cause as Error));
-  const ready = once(watcher, 'ready');
-  watcher.add(directory);
-  await ready;
+  await new Promise<void>(resolve => {
+    watcher.on('error', cause => {
+      onError(cause as Error);
+      resolve();
+    });
+    watcher.once('ready', resolve);
+    watcher.add(directory);
+  });
   return watcher;
 };
