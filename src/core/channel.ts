@@ -172,7 +172,12 @@ export class Channel<T = FlumeEvent> {
       this.#reject = reject;
     });
     scope.waitFor(this.closed);
-    this.#forget = scope.knows(new Promise(resolve => (this.#knows = resolve)));
+    const forget = [
+      scope.knows(new Promise(resolve => (this.#knows = resolve))),
+      // Its input may have ended by itself before.
+      scope.whenStopping(() => this.#ended && this.end({ keep: true })),
+    ];
+    this.#forget = () => forget.forEach(one => one());
     void this.#open();
   }
 

@@ -60,6 +60,7 @@ export class Scope implements Context {
   readonly #closing = new Set<Promise<unknown>>();
   /** Of each durable channel, when it is open: the offsets of sources that it has confirmed. */
   readonly #offsets = new Set<Promise<ReadonlyMap<string, string> | undefined>>();
+  readonly #stops = new Set<() => void>();
   #failure: { readonly cause: unknown } | undefined;
 
   constructor(given: Partial<Context> = {}) {
@@ -110,8 +111,15 @@ export class Scope implements Context {
     return found;
   }
 
+  /** A channel that is to be told of a stop; the result takes it out again. */
+  whenStopping(act: () => void): () => void {
+    this.#stops.add(act);
+    return () => this.#stops.delete(act);
+  }
+
   finishSources(): void {
     this.stopping = true;
+    for (const act of this.#stops) act();
     for (const session of [...this.#sessions]) session.finish();
   }
 
