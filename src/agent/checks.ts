@@ -111,6 +111,28 @@ export const checkGroups = (agent: AgentKeys, sinks: readonly Listed[], problems
   }
 };
 
+/** Only a file channel numbers its events, and only one sink can know which of them are written. */
+export const checkExactlyOnce = (
+  sinks: readonly (Planned<ComponentInfo> & { readonly channel: string })[],
+  channels: ReadonlyMap<string, Planned<ComponentInfo>>,
+  problems: Problems,
+): void => {
+  for (const { name, channel, options, places } of sinks) {
+    if (options['exactlyOnce'] !== true) continue;
+    const other = sinks.find(sink => sink.channel === channel && sink.name !== name);
+    const { type = 'file' } = channels.get(channel)?.component ?? {};
+    const place = places['exactlyOnce'];
+    if (type !== 'file')
+      problems.error(place, `${name} has exactlyOnce, and takes from a ${type} channel`, {
+        expected: 'a channel of type file',
+      });
+    else if (other !== undefined)
+      problems.error(place, `${name} has exactlyOnce, and ${other.name} takes from ${channel} as well`, {
+        expected: 'a channel of its own',
+      });
+  }
+};
+
 /** Two components that would write the same file. */
 export const checkExclusive = (all: readonly Planned<ComponentInfo>[], problems: Problems): void => {
   const owners = new Map<string, string>();

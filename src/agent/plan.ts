@@ -8,7 +8,15 @@
  * @module
  */
 import { nearest } from '../core/nearest.ts';
-import { checkBatch, checkExclusive, checkGroups, checkPorts, checkTransaction, reportInterceptors } from './checks.ts';
+import {
+  checkBatch,
+  checkExactlyOnce,
+  checkExclusive,
+  checkGroups,
+  checkPorts,
+  checkTransaction,
+  reportInterceptors,
+} from './checks.ts';
 import { readComponent, type Planned } from './component-options.ts';
 import { readProperties, type Entries } from './properties.ts';
 import type { ChannelComponent, Registry, SinkComponent, SourceComponent } from './registry.ts';
@@ -157,6 +165,7 @@ const planAgent = async (agent: AgentKeys, registry: Registry, file: string, pro
   }
   checkGroups(agent, sinks, problems);
   checkExclusive([...plannedSources, ...plannedChannels.values(), ...plannedSinks], problems);
+  checkExactlyOnce(plannedSinks, plannedChannels, problems);
   checkPorts(agent.name, plannedSources, problems);
   return {
     agent: agent.name,

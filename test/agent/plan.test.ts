@@ -723,6 +723,30 @@ describe("Flume's own first example", () => {
   });
 });
 
+describe('exactlyOnce', () => {
+  const messages = async (...lines: string[]) => {
+    const file = join(await folder, `once-${++files}.conf`);
+    const sink = [
+      'a1.sinks.k1.type = file_roll',
+      'a1.sinks.k1.sink.directory = out',
+      'a1.sinks.k1.sink.exactlyOnce = true',
+    ];
+    await writeFile(file, agent('a1.sources.r1.bind = localhost', ...sink, ...lines));
+    const lookups = { env: {}, system: {} };
+    const { problems } = await check({ files: [file], agent: 'a1', registry: builtIn, lookups });
+    return problems.map(({ message }) => message);
+  };
+
+  test('takes from a file channel, alone', async () => {
+    expect(await messages('a1.channels.c1.type = file')).toEqual([]);
+    expect(await messages()).toEqual(['k1 has exactlyOnce, and takes from a memory channel']);
+    const other = ['a1.sinks = k1 k2', 'a1.sinks.k2.type = null', 'a1.sinks.k2.channel = c1'];
+    expect(await messages('a1.channels.c1.type = file', ...other)).toEqual([
+      'k1 has exactlyOnce, and k2 takes from c1 as well',
+    ]);
+  });
+});
+
 describe('for all files', () => {
   const lines = agent(
     'a1.sources.r1.selector.type = multiplexing',
