@@ -243,6 +243,7 @@ program
 
 const channel = program
   .command('channel')
+  .helpCommand(false)
   .description("look into a file channel's directory, check it, repair it, empty it");
 
 const channelCommand = (name: string, description: string): Command =>

@@ -300,7 +300,7 @@ const warnOfTorn = (problems: Problems, { torn, segments, end }: LogSurvey): voi
 };
 
 /** `100 events, numbers 300 to 399,` */
-export const numbersOf = ({ from, to }: Pick<Gap, 'from' | 'to'>): string =>
+export const numbersOf = ({ from, to }: Gap): string =>
   to.seq - from.seq === 1
     ? `1 event, number ${from.seq},`
     : `${to.seq - from.seq} events, numbers ${from.seq} to ${to.seq - 1},`;

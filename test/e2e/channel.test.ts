@@ -16,7 +16,7 @@ import { join, resolve } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { systemDisk } from '../../src/core/disk.ts';
 import { built } from '../built.ts';
-import { bodyOf, writeLog } from '../log/written-log.ts';
+import { bodyOf, codecWith, writeLog } from '../log/written-log.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 beforeAll(built, 120_000);
@@ -206,6 +206,28 @@ describe('inspect and verify', () => {
       });
     expect(contents(dir).filter(([name]) => name !== 'LOCK')).toEqual(before);
   });
+});
+
+it('an encrypted channel: its sums are checked without the key, everything else needs it', async () => {
+  const key = join(folder, 'key');
+  writeFileSync(key, Buffer.alloc(32, 7));
+  const { dir } = await written({ codec: codecWith({ activeKey: 'k1', keys: { k1: `file:${key}` } }) });
+  const without = await channel('verify', dir);
+  expect(without).toMatchObject({ code: 0 });
+  expect(without.out).toMatch(/warning: .* is encrypted with the key k1, which was not given/);
+  const before = contents(dir);
+  for (const command of ['drain', 'repair'])
+    expect(await channel(command, dir)).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringContaining('k1') as string,
+    });
+  expect(contents(dir).filter(([name]) => String(name).endsWith('.seg'))).toEqual(
+    before.filter(([name]) => String(name).endsWith('.seg')),
+  );
+  expect(await channel('drain', dir, '--key', 'k1')).toMatchObject({ code: 2 });
+  expect((await channel('verify', dir, '--key', `k1=file:${key}`)).out).toContain('no problems found');
+  expect((await channel('drain', dir, '--key', `k1=file:${key}`)).out).toBe(textOf(held));
 });
 
 describe('repair', () => {
