@@ -371,6 +371,17 @@ describe('exact tailing', () => {
     );
   });
 
+  it('T3 written anew just before the stop, with the same size, and not noticed', async () => {
+    append(['a']);
+    const tail = new Tail({ filegroups: glob() });
+    await tail.until(1);
+    writeFileSync(file(), 'b\n');
+    const lines = await tail.stop();
+    // As if the positions had been written long after that.
+    for (const name of ['.fingerprints', '']) utimesSync(`${positionFile()}${name}`, Date.now() + 9, Date.now() + 9);
+    await exactly(new Tail({ filegroups: glob() }), lines.length === 1 ? ['b'] : []);
+  });
+
   it('what was truncated before it was read is counted, with its range', async () => {
     append(['1', '2']);
     appendFileSync(file(), 'half a line');

@@ -27,9 +27,6 @@ const hintsPerScan = 10_000;
 /** Files that have no path any more, but still exist, and may come back under their names: so many are remembered. */
 const maxRemembered = 1000;
 
-/** A file that was changed within this time before its position was written may have been changed after that, too; in ns. */
-const clockGrain = 50_000_000n;
-
 export interface DiscoveryOptions {
   readonly groups: readonly FileGroup[];
   readonly saved: SavedPositions;
@@ -386,7 +383,7 @@ export class Discovery {
     )
       return file;
     file.startAt(pos, evidence);
-    const unchanged = pos === file.size && stats.mtimeNs < writtenAt - clockGrain;
+    const unchanged = pos <= file.size && (evidence === undefined || evidence.changed === stats.mtimeNs);
     if (pos === 0 || unchanged || (pos <= file.size && (await this.#hasContent(file)))) return file;
     log.warn(
       pos > file.size

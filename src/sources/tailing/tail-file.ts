@@ -80,8 +80,9 @@ export class TailFile {
   /** Bytes in it, and when it was changed, as of the last look. */
   size = 0;
   changed = 0n;
-  /** Bytes that it had while its content was known to be the same. */
+  /** The same, as of the last look before its content was found to be what it was. */
   #sizeBefore = 0;
+  #changedBefore = 0n;
   /** Nothing of it was read, and nobody has asked yet whether it is a copy. */
   fresh = true;
 
@@ -159,7 +160,7 @@ export class TailFile {
     const { committed, mark } = this.progress;
     // Until it is read, what was known before is as good.
     const known = this.before === undefined || (committed > 0 && mark.length === 0);
-    const evidence = known ? this.evidence : { born: this.#bornAt, head, mark: fingerprint(mark), at: committed };
+    const evidence = known ? this.evidence : this.#evidence(head, mark, committed);
     return { inode, pos: committed, file: path, evidence };
   }
 
@@ -172,7 +173,7 @@ export class TailFile {
 
   /** Whether it still has what was read of it: these first bytes, and those before the position. */
   async isSame(top: Buffer): Promise<boolean> {
-    const { handle, evidence, size } = this;
+    const { handle, evidence, size, changed } = this;
     if (!beginsWith(top, this.head)) return false;
     if (this.before === undefined && handle !== undefined) {
       if (evidence !== undefined && !(await hasMark(handle, evidence))) return false;
@@ -181,6 +182,7 @@ export class TailFile {
       if (this.progress.committed === this.position) this.progress.mark = this.before;
     }
     this.#sizeBefore = size;
+    this.#changedBefore = changed;
     return true;
   }
 
@@ -246,7 +248,11 @@ export class TailFile {
   get content(): Evidence {
     const { head, position, before } = this;
     if (before === undefined && this.evidence !== undefined) return this.evidence;
-    return { born: this.#bornAt, head, mark: fingerprint(before ?? noBytes), at: position };
+    return this.#evidence(head, before ?? noBytes, position);
+  }
+
+  #evidence(head: Fingerprint, mark: Buffer, at: number): Evidence {
+    return { born: this.#bornAt, changed: this.#changedBefore, head, mark: fingerprint(mark), at };
   }
 
   /** The content is other than before: from the start. What was there may have been copied before. */

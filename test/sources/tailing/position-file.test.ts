@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -56,6 +56,54 @@ describe('position file', () => {
     const parsed = parsePositions(text);
     expect(parsed.positions).toHaveLength(sound);
     expect(parsed.problem).toMatch(problem);
+  });
+
+  it('has evidence beside it, which is read as it was written', () => {
+    const fingerprint = fc.record({ length: fc.nat(1024), hash: fc.base64String() });
+    const evidence = fc.record({
+      born: fc.bigInt({ min: 0n, max: 2n ** 63n }),
+      changed: fc.bigInt({ min: 0n, max: 2n ** 63n }),
+      at: fc.maxSafeNat(),
+      head: fingerprint,
+      mark: fingerprint,
+    });
+    fc.assert(
+      fc.property(fc.array(fc.tuple(position, fc.option(evidence, { nil: undefined }))), entries => {
+        const positions = entries.map(([one, known]) => (known === undefined ? one : { ...one, evidence: known }));
+        expect(parsePositions(formatPositions(positions, true))).toEqual({ positions });
+        expect(parsePositions(formatPositions(positions))).toEqual({ positions: entries.map(([one]) => one) });
+      }),
+    );
+  });
+
+  describe('of which a crash left only one new', () => {
+    const none = { length: 0, hash: '' };
+    const at = (pos: number, inode = 1n) => ({
+      inode,
+      pos,
+      file: '/a',
+      evidence: { born: 5n, changed: 6n, at: pos, head: none, mark: none },
+    });
+    const loaded = async (age: 'older' | 'newer', pos: number) => {
+      const dir = mkdtempSync(join(tmpdir(), 'positions-'));
+      try {
+        const path = join(dir, 'p.json');
+        await savePositions(systemDisk, path, [at(pos)]);
+        writeFileSync(`${path}.fingerprints`, formatPositions([at(0)], true));
+        const when = age === 'older' ? 1 : Date.now() / 1000 + 10;
+        utimesSync(`${path}.fingerprints`, when, when);
+        return (await loadPositions(systemDisk, path, recordingLog(), 0)).positions;
+      } finally {
+        rmSync(dir, { recursive: true });
+      }
+    };
+
+    it('counts as far as it is sound', async () => {
+      // The file was emptied, and the crash came between the two: its old position must not count.
+      expect(await loaded('newer', 100)).toEqual([at(0)]);
+      // Flume went on meanwhile.
+      expect(await loaded('older', 100)).toEqual([{ ...at(100), evidence: at(0).evidence }]);
+    });
   });
 
   it('never throws on any text', () => {
