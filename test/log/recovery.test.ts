@@ -1,0 +1,117 @@
+import { describe, expect, test } from 'vitest';
+import { Batch, event } from '../../src/core/event.ts';
+import { EventLog } from '../../src/log/log.ts';
+import { recover } from '../../src/log/recovery.ts';
+import type { CrashDisk } from '../crash/crash-disk.ts';
+import { context, flip, newDisk, optionsOf, segmentsOf, writeLog } from './written-log.ts';
+
+/** Opened without what the checkpoint says. */
+const found = (disk: CrashDisk) => recover(disk, ['/log'], undefined, false);
+
+/** A log of several segments, without its checkpoint's say. */
+const written = async (): Promise<CrashDisk> => {
+  const disk = newDisk();
+  await writeLog(disk, { batches: 20, maxFileSize: 1500 });
+  return disk;
+};
+
+const bytesOf = (disk: CrashDisk, path: string): Buffer => disk.files.get(path) as Buffer;
+
+test('an empty directory is an empty log', async () => {
+  const disk = newDisk();
+  await disk.makeDirectory('/log');
+  expect(await found(disk)).toMatchObject({
+    id: undefined,
+    segments: [],
+    spares: [],
+    end: 0,
+    bytes: 0,
+    lost: [],
+    problems: [],
+  });
+});
+
+test('it finds all segments in order, and the end; doing it again finds the same', async () => {
+  const disk = await written();
+  const once = await found(disk);
+  expect(once.segments.map(({ path }) => path)).toEqual(segmentsOf(disk));
+  expect(once.segments.length).toBeGreaterThan(3);
+  expect(once).toMatchObject({ end: 200, lost: [], problems: [] });
+  for (const [i, { end }] of once.segments.entries()) expect(end).toBe(once.segments[i + 1]?.header.first ?? 200);
+  expect(await found(disk)).toEqual(once);
+});
+
+describe('behind the last frame', () => {
+  test('zeros are cut off without a word', async () => {
+    const disk = await written();
+    const last = segmentsOf(disk).at(-1)!;
+    const before = bytesOf(disk, last);
+    disk.put(last, Buffer.concat([before, Buffer.alloc(5000)]));
+    expect(await found(disk)).toMatchObject({ end: 200, problems: [] });
+    expect(bytesOf(disk, last)).toEqual(before);
+  });
+
+  test('a torn put is cut off and kept aside, and is no loss', async () => {
+    const disk = await written();
+    const last = segmentsOf(disk).at(-1)!;
+    const before = bytesOf(disk, last);
+    disk.put(last, before.subarray(0, -10));
+    const left = await found(disk);
+    expect(left).toMatchObject({ end: 190, lost: [] });
+    expect(left.problems).toEqual([expect.stringContaining('never confirmed')]);
+    const kept = bytesOf(disk, `${last}.torn`);
+    expect(Buffer.concat([bytesOf(disk, last), kept])).toEqual(before.subarray(0, -10));
+    expect((await found(disk)).problems).toEqual([]);
+  });
+
+  test('what was read is synced, before anybody gets it', async () => {
+    const disk = await written();
+    const syncs: string[] = [];
+    disk.happened = ({ name, path }) => {
+      if (name === 'sync') syncs.push(path);
+    };
+    await found(disk);
+    expect(syncs).toEqual([segmentsOf(disk).at(-1)]);
+  });
+});
+
+test('a bad frame with later groups behind it stays: only the reader passes it', async () => {
+  const disk = await written();
+  const last = segmentsOf(disk).at(-1)!;
+  flip(disk, last, 200);
+  const before = bytesOf(disk, last);
+  const left = await found(disk);
+  expect(left).toMatchObject({ end: 200, lost: [], problems: [] });
+  expect(left.segments.at(-1)?.damaged).toBe(true);
+  expect(bytesOf(disk, last)).toEqual(before);
+});
+
+test('a segment that was begun and never used is removed', async () => {
+  const disk = await written();
+  const log = await EventLog.open(optionsOf(), context(disk));
+  await new Promise((resolve, reject) => log.append(Batch.of([event('x')]), resolve, reject));
+  const path = segmentsOf(disk).at(-1)!;
+  disk.put(path, bytesOf(disk, path).subarray(0, 128));
+  const left = await found(disk);
+  expect(left).toMatchObject({ end: 200, lost: [], problems: [] });
+  expect(disk.files.has(path)).toBe(false);
+});
+
+test('what does not begin like a segment is set aside, not deleted', async () => {
+  const disk = await written();
+  const [first] = segmentsOf(disk);
+  flip(disk, first!, 20);
+  const before = bytesOf(disk, first!);
+  const left = await found(disk);
+  expect(left.problems).toEqual([expect.stringContaining('does not begin like a segment')]);
+  expect(bytesOf(disk, `${first!}.damaged`)).toEqual(before);
+});
+
+test("another log's files are refused", async () => {
+  const [disk, other] = [await written(), await written()];
+  const paths = segmentsOf(disk);
+  const foreign = segmentsOf(other).at(-1)!;
+  disk.put(foreign, bytesOf(other, foreign));
+  expect(paths).toContain(foreign);
+  await expect(found(disk)).rejects.toMatchObject({ code: 'MR_FOREIGN_FILES' });
+});
