@@ -8,7 +8,8 @@ import { adjoin, Batch } from '../../core/event.ts';
 import { Entry } from '../../core/outlet.ts';
 
 export class EntryQueue<T> {
-  /** Bytes of what is in line. */
+  /** Events in line, and their bytes. */
+  events = 0;
   bytes = 0;
   readonly #line = new Deque<Entry<T>>();
 
@@ -19,7 +20,7 @@ export class EntryQueue<T> {
 
   push(batch: Batch<T>): void {
     this.#line.push(new Entry(batch, undefined));
-    this.bytes += batch.byteLength;
+    this.#count(batch, 1);
   }
 
   /** See `Store.take`. */
@@ -33,7 +34,7 @@ export class EntryQueue<T> {
         : first.batch.length < maxEvents
           ? this.#join(first, maxEvents, maxBytes)
           : first;
-    this.bytes -= entry.batch.byteLength;
+    this.#count(entry.batch, -1);
     return entry;
   }
 
@@ -42,8 +43,13 @@ export class EntryQueue<T> {
     for (let i = entries.length - 1; i >= 0; i--) {
       const entry = entries[i] as Entry<T>;
       this.#line.unshift(entry);
-      this.bytes += entry.batch.byteLength;
+      this.#count(entry.batch, 1);
     }
+  }
+
+  #count({ length, byteLength }: Batch<T>, sign: 1 | -1): void {
+    this.events += sign * length;
+    this.bytes += sign * byteLength;
   }
 
   #cut(entry: Entry<T>, count: number): Entry<T> {

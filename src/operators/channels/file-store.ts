@@ -147,7 +147,7 @@ export class FileStore implements Store {
   }
 
   get #hasRoom(): boolean {
-    return this.#line.bytes < this.#options.cacheBytes;
+    return this.#line.bytes + eventOverhead * this.#line.events < this.#options.cacheBytes;
   }
 
   /** Reads what is not in line, as far as there is room. */
@@ -179,6 +179,9 @@ export class FileStore implements Store {
     }
   }
 }
+
+/** What an event costs in memory besides its bytes, about: small ones cost more for being events. */
+const eventOverhead = 100;
 
 /** How long to wait after a read that failed, in ms. */
 const retryAfter = 1000;
