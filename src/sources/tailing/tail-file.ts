@@ -66,6 +66,8 @@ export class TailFile {
   /** The bytes before it; undefined while nobody has looked. */
   before: Buffer | undefined = noBytes;
   #trail: readonly Step[] = [];
+  /** Its first bytes, if they were read in this turn. */
+  #first: Buffer | undefined;
   /** Bytes up to here were seen: what is between is the start of a line that has no end yet. */
   seen = 0;
   /** How many parts of the current line have left, if it is longer than lines may be. */
@@ -188,6 +190,7 @@ export class TailFile {
 
   /** The next bytes were read. */
   moveOn(bytes: Buffer): void {
+    if (this.position === 0) this.#first = Buffer.from(bytes.subarray(0, headSize));
     this.position += bytes.length;
     this.before = endOf(this.before ?? noBytes, bytes);
   }
@@ -195,8 +198,11 @@ export class TailFile {
   /** A turn is over; `top` is what the file began with. */
   step(top: Buffer): void {
     const { position: at, before } = this;
-    const length = Math.min(top.length, at);
-    if (length > this.head.length) this.#knowHead(fingerprint(top.subarray(0, length)));
+    // It may have been written anew since the turn began: what was read from its start counts, and nothing else.
+    const first = this.#first ?? top;
+    this.#first = undefined;
+    const length = Math.min(first.length, at);
+    if (length > this.head.length) this.#knowHead(fingerprint(first.subarray(0, length)));
     if (before === undefined || this.#trail.at(-1)?.at === at) return;
     this.#trail = [...this.#trail.slice(1 - maxSteps), { at, before, head: this.head }];
   }
@@ -262,6 +268,7 @@ export class TailFile {
     const size = Math.max(this.#sizeBefore, seen);
     this.former = { file: this, evidence: content, trail, progress, position, parts, size };
     this.#sizeBefore = 0;
+    this.#first = undefined;
     this.#trail = [];
     this.startAt(0);
     this.parts = 0;
