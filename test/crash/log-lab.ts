@@ -6,7 +6,7 @@
  */
 import { reseed } from './determinism.ts';
 import { setImmediate as turn } from 'node:timers/promises';
-import { Batch, headers, noHeaders, type FlumeEvent, type Headers } from '../../src/core/event.ts';
+import { Batch, headers, noHeaders, type FlumeEvent, type Headers, type SourceOffset } from '../../src/core/event.ts';
 import { Codec } from '../../src/log/codec.ts';
 import type { EventLog, Fsync, LogOptions, Place } from '../../src/log/log.ts';
 import type { LogReader } from '../../src/log/reader.ts';
@@ -72,10 +72,19 @@ export const same = (a: FlumeEvent, b: FlumeEvent): boolean =>
   a.body.equals(b.body) &&
   (a.headers === b.headers || JSON.stringify(Object.entries(a.headers)) === JSON.stringify(Object.entries(b.headers)));
 
+/** What is in a log. */
+interface Truths {
+  readonly events: readonly FlumeEvent[];
+  readonly done: readonly number[];
+  readonly offsets: ReadonlyMap<string, string>;
+}
+
 /** What has happened so far, as the one who puts and takes knows it. */
 class Truth {
   /** Confirmed events, by number. */
   readonly events: FlumeEvent[];
+  /** How far sources had come, and behind which number that was put. */
+  readonly offsets: (SourceOffset & { readonly end: number })[];
   /** When each was done with, by number. */
   readonly doneAt: number[] = [];
   /** Asked for and not answered, in order. */
@@ -89,8 +98,9 @@ class Truth {
   /** Confirmed events that a sync made safe, where not every commit is synced. */
   safe = 0;
 
-  constructor(events: readonly FlumeEvent[] = [], done: readonly number[] = []) {
+  constructor({ events, done, offsets }: Truths) {
     this.events = [...events];
+    this.offsets = [...offsets].map(([key, value]) => ({ key, value, end: 0 }));
     for (const number of done) this.doneAt[number] = 0;
     this.safe = events.length;
   }
@@ -100,6 +110,7 @@ class Truth {
     this.pending.shift();
     this.failed = [];
     this.events.push(...batch.events);
+    if (batch.sourceOffset !== undefined) this.offsets.push({ ...batch.sourceOffset, end: this.events.length });
   }
 
   fail(batch: Batch): void {
@@ -137,10 +148,8 @@ interface Image {
 }
 
 /** What opening an image has brought, and the disk then. */
-interface Found {
+interface Found extends Truths {
   readonly disk: CrashDisk;
-  readonly events: readonly FlumeEvent[];
-  readonly done: readonly number[];
   /** A power cut may have damaged what was not synced, and the log has seen it or not. */
   readonly doubtful: boolean;
   /** It has. What follows from that is known to the log only. */
@@ -288,7 +297,14 @@ export class Lab {
   async run(): Promise<void> {
     const random = this.#random;
     if (this.#setting.options.dataDirs.length > 1) this.seen.add('several directories');
-    let found: Found = { disk: new CrashDisk(random), events: [], done: [], doubtful: false, damaged: false };
+    let found: Found = {
+      disk: new CrashDisk(random),
+      events: [],
+      done: [],
+      offsets: new Map(),
+      doubtful: false,
+      damaged: false,
+    };
     const lives = 1 + Math.floor(random() * 3);
     for (let life = 1; life <= lives; life++) {
       if (life > 1) this.seen.add('several lives');
@@ -317,9 +333,9 @@ export class Lab {
 
   // --- one life
 
-  async #live({ disk, events, done }: Found): Promise<void> {
+  async #live({ disk, ...before }: Found): Promise<void> {
     const random = this.#random;
-    const truth = new Truth(events, done);
+    const truth = new Truth(before);
     const clock = new FakeClock();
     const state = { phase: 'opening' };
     this.#watch(disk, truth, () => state.phase);
@@ -436,7 +452,10 @@ export class Lab {
 
   /** True if it was confirmed, false if it failed. */
   #put(disk: CrashDisk, log: EventLog, truth: Truth): Promise<boolean> {
-    const batch = this.#setting.uniform ? uniformBatch() : randomBatch(this.#random);
+    const some = this.#setting.uniform ? uniformBatch() : randomBatch(this.#random);
+    // Of some it is known how far their source had come.
+    const known = this.#random() < 0.4 ? { key: pick(this.#random, ['s', 't']), value: String(serial++) } : undefined;
+    const batch = some.upTo(known);
     truth.pending.push(batch);
     this.trace.push(`put ${batch.length}`);
     return new Promise(resolve => {
@@ -644,20 +663,24 @@ export class Lab {
       this.seen.add('both names of a rename');
   }
 
-  #compare(
-    log: EventLog,
-    delivered: Delivered,
-    known: Known,
-    strict: boolean,
-    depth: number,
-  ): Pick<Found, 'events' | 'done'> {
+  #compare(log: EventLog, delivered: Delivered, known: Known, strict: boolean, depth: number): Truths {
     const { truth, confirmed } = known;
     const { end } = log;
     const held = (number: number) => log.acked.skip(number) === number;
     const lowest = strict ? confirmed : known.safe;
     if (strict || this.#setting.options.fsync !== 'never')
       ensure(end >= lowest, () => `loss: the log ends at ${end}, and ${lowest} were confirmed`);
-    const events = [...truth.events.slice(0, Math.min(end, confirmed)), ...this.#tail(log, delivered, known)];
+    const tail = this.#tail(log, delivered, known);
+    const events = [...truth.events.slice(0, Math.min(end, confirmed)), ...tail.flatMap(batch => batch.events)];
+    const offsets = new Map<string, string>();
+    for (const { key, value, end: after } of truth.offsets) if (after <= confirmed) offsets.set(key, value);
+    for (const { sourceOffset } of tail)
+      if (sourceOffset !== undefined) offsets.set(sourceOffset.key, sourceOffset.value);
+    for (const [key, value] of strict ? offsets : [])
+      ensure(
+        log.offsets.get(key) === value,
+        () => `source ${key} had come to ${value}, and the log says ${log.offsets.get(key) ?? 'nothing'}`,
+      );
 
     // What comes out is what is not done with, in order, as it was put.
     let lost = 0;
@@ -698,16 +721,21 @@ export class Lab {
       LostEventCount >= least && LostEventCount <= lost + forgotten,
       () => `${LostEventCount} events are said to be lost, and it is ${lost}`,
     );
-    return { events, done };
+    return { events, done, offsets: new Map(log.offsets) };
   }
 
   /** Events behind those that were confirmed: puts that were under way, whole and in order. */
-  #tail(log: EventLog, delivered: Delivered, { confirmed, maybe, truth }: Known): readonly FlumeEvent[] {
+  #tail(log: EventLog, delivered: Delivered, { confirmed, maybe, truth }: Known): readonly Batch[] {
     const count = log.end - confirmed;
     if (count <= 0) return [];
     for (const batches of maybe) {
       const events: FlumeEvent[] = [];
-      for (const batch of batches) if (events.length < count) events.push(...batch.events);
+      let here = 0;
+      for (const batch of batches) {
+        if (events.length >= count) break;
+        events.push(...batch.events);
+        here++;
+      }
       if (events.length !== count) continue;
       if (
         !events.every((event, i) => {
@@ -718,7 +746,7 @@ export class Lab {
         continue;
       this.seen.add('put that was not confirmed is there');
       if (batches !== maybe.at(-1)) this.seen.add('put that failed is there');
-      return events;
+      return batches.slice(0, here);
     }
     throw new Broken(
       `invention: ${count} events behind the ${confirmed} confirmed ones (${truth.events.length} later) are no puts that were under way`,
@@ -747,16 +775,10 @@ export class Lab {
   }
 
   /** It takes new puts, gives them back, and ends empty when all are done with. */
-  async #goOn(
-    disk: CrashDisk,
-    clock: FakeClock,
-    log: EventLog,
-    reader: LogReader,
-    found: Pick<Found, 'events' | 'done'>,
-  ): Promise<void> {
+  async #goOn(disk: CrashDisk, clock: FakeClock, log: EventLog, reader: LogReader, found: Truths): Promise<void> {
     const random = this.#random;
     if (random() < 0.5) return;
-    const truth = new Truth(found.events, found.done);
+    const truth = new Truth(found);
     for (let puts = Math.floor(random() * 3); puts >= 0; puts--)
       ensure(await settled(this.#put(disk, log, truth), 'a put'), () => 'a put fails after opening');
     const delivered = await settled(drain(reader), 'draining');
@@ -773,10 +795,9 @@ export class Lab {
     await settled(reader.close(), 'closing the reader');
     await settled(log.close(), 'close');
     ensure(disk.opened.size === 0, () => `still open after close: ${[...disk.opened].map(({ path }) => path).join()}`);
-    ensure(
-      ![...disk.files.keys()].some(path => path.endsWith('.seg')),
-      () => 'all is done with, and there are still segments',
-    );
+    // The last one stays, if it has offsets.
+    const segments = [...disk.files.keys()].filter(path => path.endsWith('.seg'));
+    ensure(segments.length <= Math.min(1, log.offsets.size), () => 'all is done with, and there are still segments');
     const again = await settled(this.#open(disk, clock, undefined), 'open');
     ensure(
       again.events === 0 && again.end === truth.events.length,
