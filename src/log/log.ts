@@ -19,7 +19,7 @@ import { Codec, type SegmentCodec } from './codec.ts';
 import { encodeFrameHeader, encodeSegmentHeader, flag, frameHeaderSize, frameSize, mostGroups } from './format.ts';
 import { encodeOffset, Offsets } from './offsets.ts';
 import { encodePayload } from './payload.ts';
-import { damagedName, decodeCheckpoint, encodeCheckpoint, recover, segmentPath, sparePath } from './recovery.ts';
+import { decodeCheckpoint, encodeCheckpoint, freeName, recover, segmentPath, sparePath } from './recovery.ts';
 import { Register } from './register.ts';
 import { begun, type Segment } from './segment.ts';
 
@@ -181,6 +181,16 @@ export class EventLog {
             `${path}: ${checkpoint.damaged} of its 2 slots are damaged. ${value === undefined ? 'Everything that is held is delivered again.' : 'The other one counts.'}`,
           ),
         );
+      // Events in a directory that is not named would be given up, and their files would go when it is named again.
+      if (value !== undefined && options.dataDirs.length < value.directories && log.events > 0)
+        throw new MillraceError(
+          'MR_CONFIG',
+          `${options.dataDirs.join(', ')}: there were ${value.directories} dataDirs when this log was last open, and it holds ${log.events} events. Name all of them, or drain it first.`,
+        );
+      if (value === undefined && checkpoint.damaged === 0 && found.segments.length > 0)
+        report(
+          new MillraceError('MR_CORRUPT_FILE', `There is no ${path}: everything that is held is delivered again.`),
+        );
       for (const [from, to] of found.lost) log.lose(from, to, 'their file is gone or was cut');
       await log.#trimSpares();
       // So that a log that was just made is known by its checkpoint, and its directories are there after a power cut.
@@ -248,8 +258,9 @@ export class EventLog {
       void this.#reclaim();
   }
 
-  /** Events that cannot be read, up to the next one that can. They are counted, reported, and done with. */
-  lose(from: Mark, to: Mark, why: string): void {
+  /** Events that cannot be read, up to the next one that can. They are counted, reported, and done with; true if there were any. */
+  lose(from: Mark, to: Mark, why: string): boolean {
+    const before = this.counters.LostEventCount;
     let bytes = Math.max(
       0,
       to.bytesBefore - this.#acked.bytesBefore(from) - this.#acked.bytesBetween(from.seq, to.seq),
@@ -262,6 +273,7 @@ export class EventLog {
       this.done({ start, end, bytes });
       bytes = 0;
     }
+    return this.counters.LostEventCount > before;
   }
 
   /** Ends it: what waits is written, the checkpoint is made safe, the files are closed. */
@@ -486,7 +498,8 @@ export class EventLog {
   // --- done with
 
   #checkpointValue(): Buffer {
-    return encodeCheckpoint({ id: this.id, end: this.#end, bytes: this.#bytes, acked: this.#acked });
+    const { length: directories } = this.#options.dataDirs;
+    return encodeCheckpoint({ id: this.id, end: this.#end, bytes: this.#bytes, directories, acked: this.#acked });
   }
 
   #checkpointLater(): void {
@@ -547,7 +560,7 @@ export class EventLog {
   /** Resolves to the file's name if it can be used again. */
   async #letGo(segment: Segment): Promise<string | undefined> {
     const { disk } = this.#context;
-    if (segment.damaged) await disk.rename(segment.path, damagedName(segment.path));
+    if (segment.damaged) await disk.rename(segment.path, await freeName(disk, `${segment.path}.damaged`));
     else if (this.#spares.length < mostSpares && !this.#closed) {
       const path = sparePath(segment);
       await disk.rename(segment.path, path);

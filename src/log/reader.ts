@@ -5,7 +5,7 @@
  */
 import type { SegmentCodec } from './codec.ts';
 import { isMissing, type Disk, type DiskFile } from '../core/disk.ts';
-import { toError } from '../core/errors.ts';
+import { MillraceError, toError } from '../core/errors.ts';
 import { Batch } from '../core/event.ts';
 import type { EventLog, Place } from './log.ts';
 import { decodePayload } from './payload.ts';
@@ -120,21 +120,28 @@ export class LogReader {
     const frame = await frames.next(limit);
     if (frame !== undefined) return frame;
     const { offset } = frames;
-    segment.damaged = true;
     const later = await frames.find(limit);
     const where = `${segment.path} can not be read from byte ${offset}`;
-    if (later === undefined || later.header.seq >= segment.end) this.#lose(segment.end, where, segment.bytesAfter);
+    const found = later !== undefined && later.header.seq < segment.end ? later : undefined;
     // How many bytes are missing is known only together with those of the frame that was found.
-    else
-      this.#lose(later.header.seq, `${where} to ${later.at}`, later.header.bytesAfter - (await this.#bytesOf(later)));
+    const bytes = found === undefined ? segment.bytesAfter : found.header.bytesAfter - (await this.#bytesOf(found));
+    const lost = this.#lose(
+      found?.header.seq ?? segment.end,
+      found === undefined ? where : `${where} to ${found.at}`,
+      bytes,
+    );
+    // What was done with before, or set aside by a repair, is no damage.
+    segment.damaged ||= lost;
     return later;
   }
 
-  #lose(end: number, why: string, bytesBefore: number): void {
-    if (end <= this.#seq) return;
-    this.#log.lose({ seq: this.#seq, bytesBefore: this.#bytes }, { seq: end, bytesBefore }, why);
+  /** True if any of it was still wanted. */
+  #lose(end: number, why: string, bytesBefore: number): boolean {
+    if (end <= this.#seq) return false;
+    const lost = this.#log.lose({ seq: this.#seq, bytesBefore: this.#bytes }, { seq: end, bytesBefore }, why);
     this.#seq = end;
     this.#bytes = bytesBefore;
+    return lost;
   }
 
   /** What of a frame is not done with. */
@@ -148,6 +155,8 @@ export class LogReader {
       if (this.#log.acked.skip(seq) < end)
         batch = (await this.#decoded(frame)).placed([{ log: this.#log.life, first: seq, count }]);
     } catch (thrown) {
+      // It may be read where there is what it needs.
+      if (thrown instanceof MillraceError) throw thrown;
       // Its sum is right and its content is not: it was written so.
       segment.damaged = true;
       this.#lose(

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
 import { Acked } from './acked.ts';
@@ -27,23 +27,27 @@ export interface Checkpoint {
   readonly id: Buffer;
   readonly end: number;
   readonly bytes: number;
+  /** How many data directories there were. */
+  readonly directories: number;
   readonly acked: Acked;
 }
 
-const checkpointHeader = 32;
+const checkpointHeader = 40;
 
 export const decodeCheckpoint = (value: Buffer): Checkpoint => ({
   id: Buffer.from(value.subarray(0, 16)),
   end: getNumber(value, 16),
   bytes: getNumber(value, 24),
+  directories: getNumber(value, 32),
   acked: Acked.decode(value.subarray(checkpointHeader)),
 });
 
-export const encodeCheckpoint = ({ id, end, bytes, acked }: Checkpoint): Buffer => {
+export const encodeCheckpoint = ({ id, end, bytes, directories, acked }: Checkpoint): Buffer => {
   const head = Buffer.alloc(checkpointHeader);
   id.copy(head);
   putNumber(head, end, 16);
   putNumber(head, bytes, 24);
+  putNumber(head, directories, 32);
   return Buffer.concat([head, acked.encode(longestValue - checkpointHeader)]);
 };
 
@@ -66,8 +70,13 @@ export interface Recovered {
 
 export const spareName = (first: number): string => `${String(first).padStart(20, '0')}.spare`;
 const isSpare = (name: string): boolean => /^\d{20}\.spare$/.test(name);
-/** Kept, under this name, because something in it could not be read. */
-export const damagedName = (path: string): string => `${path}.damaged`;
+/** This path, or with a number behind it: what is kept aside never replaces what was kept before. */
+export const freeName = async (disk: Disk, path: string): Promise<string> => {
+  const names = new Set(await disk.list(dirname(path)));
+  let free = basename(path);
+  for (let n = 1; names.has(free); n++) free = `${basename(path)}.${n}`;
+  return join(dirname(path), free);
+};
 
 /**
  * Reads the directories and makes whole what a crash has left. Doing it again finds the same. `doubtful`: there may have been
@@ -150,8 +159,9 @@ const look = async (disk: Disk, directory: string, problems: string[]) => {
       // A header is safe before its file gets this name. Zeros are a file system's own loss, and there was nothing in it.
       await disk.remove(path);
     } else {
-      await disk.rename(path, damagedName(path));
-      problems.push(`${path} does not begin like a segment; it was renamed to ${damagedName(path)}.`);
+      const aside = await freeName(disk, `${path}.damaged`);
+      await disk.rename(path, aside);
+      problems.push(`${path} does not begin like a segment; it was renamed to ${aside}.`);
     }
   }
   return { segments, spares };
@@ -234,7 +244,7 @@ const cutTail = async (
     const most = damaged ? mostKept : Math.min(frameSize(length), mostKept);
     const torn = Buffer.alloc(Math.min(most, size - segment.length));
     await file.read(torn, segment.length);
-    const path = `${segment.path}.torn`;
+    const path = await freeName(disk, `${segment.path}.torn`);
     const aside = await disk.open(path, 'write');
     try {
       await aside.write([torn], 0);

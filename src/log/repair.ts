@@ -287,7 +287,7 @@ const passOver = async (disk: Disk, { id, end, acked, checkpoint }: LogSurvey, g
       bytes = 0;
     }
   }
-  const own = { id: Buffer.from(id ?? '', 'hex'), end: end.seq, bytes: end.bytesBefore, acked };
+  const own = { id: Buffer.from(id ?? '', 'hex'), end: end.seq, bytes: end.bytesBefore, directories: 1, acked };
   const value = checkpoint?.own === true ? { ...checkpoint.value, ...own } : own;
   const register = await Register.open(disk, path, () => encodeCheckpoint(value));
   try {

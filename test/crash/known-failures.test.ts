@@ -7,8 +7,10 @@ import { systemDisk } from '../../src/core/disk.ts';
 import { Batch } from '../../src/core/event.ts';
 import { inScope, Scope } from '../../src/core/scope.ts';
 import { createSink, event, fileChannel, run, seqSource } from '../../src/index.ts';
-import { headerSize, putNumber } from '../../src/log/format.ts';
+import { Acked } from '../../src/log/acked.ts';
+import { headerSize } from '../../src/log/format.ts';
 import { EventLog, type LogOptions } from '../../src/log/log.ts';
+import { encodeCheckpoint } from '../../src/log/recovery.ts';
 import { LogReader } from '../../src/log/reader.ts';
 import { Register } from '../../src/log/register.ts';
 import type { FileChannelOptions } from '../../src/operators/channels/file.ts';
@@ -115,12 +117,13 @@ describe('what others have lost events or stopped by', () => {
       checkpointInterval: 1000,
     };
     const start = 2 ** 52 - 20;
-    const value = Buffer.alloc(32 + 20);
-    value.fill(7, 0, 16);
-    putNumber(value, start, 16);
-    putNumber(value, 1000, 24);
-    putNumber(value, start, 32);
-    putNumber(value, 1000, 40);
+    const value = encodeCheckpoint({
+      id: Buffer.alloc(16, 7),
+      end: start,
+      bytes: 1000,
+      directories: 1,
+      acked: new Acked(start, 1000),
+    });
     const register = await Register.open(systemDisk, join(dir, 'acked.checkpoint'), () => value);
     await register.sync();
     await register.close();

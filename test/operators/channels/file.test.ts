@@ -196,6 +196,19 @@ describe('refuses', () => {
     expect(await error()).toMatchObject({ code: 'MR_FOREIGN_FILES' });
   });
 
+  test('to be opened without one of its directories while it holds events', async () => {
+    const [a, b] = [join(dir, 'a'), join(dir, 'b')];
+    const two = { dir: undefined, dataDirs: [a, b], checkpointDir: a } as unknown as FileChannelOptions;
+    await fill(6000, { ...two, maxFileSize: 4096 });
+    const one = { dir: undefined, dataDirs: [a], checkpointDir: a } as unknown as FileChannelOptions;
+    expect(await error(one)).toMatchObject({
+      code: 'MR_CONFIG',
+      message: expect.stringContaining('there were 2 dataDirs') as string,
+    });
+    expect((await drain(two)).texts).toEqual(numbers(6000));
+    expect(await error(one)).toMatchObject({ message: 'it opened' });
+  });
+
   test('a newer format', async () => {
     await fill(10);
     const path = join(dir, '00000000000000000000.seg');
