@@ -205,4 +205,4 @@ test(`file_roll with exactlyOnce: after any crash each event is in the output on
   for (let seed = 0; seed < histories; seed++) await history(seed);
   console.log(JSON.stringify(sights));
   for (const [sight, times] of Object.entries(sights)) expect(times, sight).toBeGreaterThan(0);
-}, 120_000);
+}, 60_000 + 50 * histories);
