@@ -101,12 +101,9 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     by: 'crash',
     patches: [['recovery.ts', 'await file.sync();', '']],
   },
-  'lets go of a segment that is just begun': {
+  'lets offsets go before the next segment has them': {
     by: 'crash',
-    patches: [
-      ['log.ts', 'return (this.#active = { segment,', 'return ({ segment,'],
-      ['log.ts', 'return this.#active ?? (await this.#begin());', 'return (this.#active ??= await this.#begin());'],
-    ],
+    patches: [['log.ts', '(next === undefined || next.end === next.header.first)', 'next === undefined']],
   },
   'takes a frame of any group for the next one': {
     by: 'damage',
