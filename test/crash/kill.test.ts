@@ -30,6 +30,8 @@ const kills = Number(process.env['KILLS'] ?? 50);
 const seed = Number(process.env['KILL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 /** What the sink writes at once, at most; so much comes twice after a kill that meets a write before its ack. */
 const oneWrite = 1024 * 1024;
+/** Lines per write of a file, so that a long run does not have too many. */
+const mostLines = Math.min(60, 3000 / kills);
 const timeout = 60_000 + kills * 8000;
 
 let root: string;
@@ -110,12 +112,18 @@ interface Seen {
   milliseconds: number;
 }
 
-/** The sink has written something. */
-const written = async ({ directory, exactlyOnce }: Omit<Orders, 'life'>): Promise<void> => {
-  const watcher = watch(join(directory, 'out', exactlyOnce ? '.exactly-once' : ''));
-  await Promise.race([once(watcher, 'change'), once(watcher, 'error').catch(() => undefined)]);
-  watcher.close();
-};
+/** The sink writes something, or has nothing to write. */
+const written = ({ directory, exactlyOnce }: Omit<Orders, 'life'>): Promise<void> =>
+  new Promise(resolve => {
+    const watcher = watch(join(directory, 'out', exactlyOnce ? '.exactly-once' : ''));
+    const done = () => {
+      clearTimeout(timer);
+      watcher.close();
+      resolve();
+    };
+    const timer = setTimeout(done, 200);
+    watcher.on('change', done).on('error', done);
+  });
 
 /** A run that did not meet all of this proves little. It goes on then. */
 const enough = ({ killed, rolled, known }: Seen, { exactlyOnce }: Omit<Orders, 'life'>): boolean =>
@@ -128,7 +136,7 @@ const killed = async (
   load: Load,
   done: () => boolean | Promise<boolean>,
 ): Promise<Seen> => {
-  for (const name of ['in', 'out']) mkdirSync(join(orders.directory, name), { recursive: true });
+  for (const name of ['in', 'out', 'out/.exactly-once']) mkdirSync(join(orders.directory, name), { recursive: true });
   const seen: Seen = { killed: { starting: 0, running: 0, draining: 0 }, known: 0, rolled: false, milliseconds: 0 };
   const began = performance.now();
   let startTime = 100;
@@ -137,8 +145,10 @@ const killed = async (
     const born = performance.now();
     const child = new Life({ ...orders, life });
     const when = random();
-    if (when < 0.2) await Promise.race([wait(random() * 1.1 * startTime), child.ready]);
-    else {
+    if (when < 0.2) {
+      await Promise.race([wait(random() * 1.1 * startTime), child.ready]);
+      if (!child.isReady) seen.killed.starting++;
+    } else {
       const port = await child.ready;
       startTime = performance.now() - born;
       if (port === undefined) throw new Error(`life ${life} did not start: ${child.broken}`);
@@ -146,17 +156,16 @@ const killed = async (
       // A machine that is slow to start it is slow to run it.
       await wait(random() * 0.6 * startTime);
       // Half of them just when something was written: between that and its ack.
-      if (when < 0.6) await Promise.race([written(orders), wait(200)]);
+      if (when < 0.6) await written(orders);
       if (when > 0.8) {
         child.stop();
         await Promise.race([wait(random() * 0.1 * startTime), child.ended]);
-        seen.killed.draining++;
+        if (!child.over) seen.killed.draining++;
       } else seen.killed.running++;
       await child.kill();
       await loading;
     }
     await child.kill();
-    if (when < 0.2) seen.killed.starting++;
     if (child.known) seen.known++;
     const channel = join(orders.directory, 'channel');
     seen.rolled ||= existsSync(channel) && readdirSync(channel).some(name => /^0*[1-9]\d*\.seg/.test(name));
@@ -172,7 +181,7 @@ const killed = async (
 };
 
 /** The output in order, life by life. Names are `<milliseconds of the opening>-<n>`. */
-const outputsOf = (directory: string): string[][] => {
+const textsOf = (directory: string): string[] => {
   const out = join(directory, 'out');
   const number = (name: string) => name.split('-').map(Number) as [number, number];
   const names = readdirSync(out).filter(name => /^\d+-\d+$/.test(name));
@@ -182,9 +191,11 @@ const outputsOf = (directory: string): string[][] => {
     const [opening] = number(name);
     lives.set(opening, (lives.get(opening) ?? '') + readFileSync(join(out, name), 'utf8'));
   }
-  // What a kill has left of a line is not followed by another one in its file.
-  return [...lives.values()].map(text => text.split('\n').slice(0, -1));
+  return [...lives.values()];
 };
+
+/** What a kill has left of a line is not followed by another one in its file, and does not count. */
+const outputsOf = (directory: string): string[][] => textsOf(directory).map(text => text.split('\n').slice(0, -1));
 
 const outputOf = (directory: string): string[] => outputsOf(directory).flat();
 
@@ -236,7 +247,7 @@ class Writer {
       renameSync(join(this.#directory, file), join(this.#directory, `${file}.${this.lines.length}`));
     }
     let text = '';
-    for (let i = Math.floor(this.#random() * 60); i >= 0; i--) {
+    for (let i = Math.floor(this.#random() * mostLines); i >= 0; i--) {
       const line = `${file}${this.#generation.get(file) ?? 0} ${this.lines.length} ${'x'.repeat(Math.floor(this.#random() * 80))}`;
       this.lines.push(line);
       text += `${line}\n`;
@@ -295,7 +306,7 @@ describe(`SIGKILL (KILL_SEED=${seed})`, () => {
     const seen = await killed({ source: 'tail', directory, exactlyOnce }, random, writer.load, all);
     const output = outputOf(directory).map(parted);
     const firsts = [...new Set(output.map(({ sent }) => sent))];
-    return { seen, output, firsts, sent: writer.lines, twice: writtenTwice(directory) };
+    return { directory, seen, output, firsts, sent: writer.lines, twice: writtenTwice(directory) };
   };
   const byFile = (lines: readonly string[]) => {
     const files: Record<string, string[]> = {};
@@ -323,12 +334,13 @@ describe(`SIGKILL (KILL_SEED=${seed})`, () => {
   test.concurrent(
     'tail → file channel → file_roll with exactlyOnce: what is in the channel once is in the output once, in order',
     async () => {
-      const { seen, output, firsts, sent, twice } = await tail('exact', ['a'], true);
+      const { directory, seen, output, firsts, sent, twice } = await tail('exact', ['a'], true);
       report('exactly once', seen, {
         lines: sent.length,
         putTwice: output.length - firsts.length,
       });
       expect(twice.lines).toBe(0);
+      expect(textsOf(directory).filter(text => !/(^|\n)$/.test(text))).toEqual([]);
       const inOrder = output.map(({ stamp }) => stamp);
       expect(inOrder).toEqual(inOrder.toSorted((a, b) => a - b));
       expect(firsts).toEqual(sent);
@@ -346,7 +358,7 @@ describe(`SIGKILL (KILL_SEED=${seed})`, () => {
       const load: Load = async (life, port) => {
         const socket = connect(port, '127.0.0.1').setEncoding('utf8');
         const sent: number[] = [];
-        socket.on('error', () => undefined);
+        const closed = new Promise(resolve => socket.on('close', resolve).on('error', () => undefined));
         socket.on('data', (replies: string) => {
           for (let at = replies.indexOf('OK'); at >= 0; at = replies.indexOf('OK', at + 2))
             acknowledged.push(sent.shift()!);
@@ -360,7 +372,7 @@ describe(`SIGKILL (KILL_SEED=${seed})`, () => {
           socket.write(text);
           await wait(1);
         }
-        if (!socket.closed) await once(socket, 'close');
+        await closed;
       };
       const there = () => new Set(outputOf(directory).map(line => Number(parted(line).sent)));
       const all = () => {
