@@ -21,6 +21,7 @@ import { Discovery } from './tailing/discovery.ts';
 import { fileGroups, type Problem } from './tailing/file-groups.ts';
 import { chunkSize, LineReader, type Chunk, type Rewritten } from './tailing/line-reader.ts';
 import { Multiline } from './tailing/multiline.ts';
+import { FileOffset, prefixOf, withOffsets } from './tailing/offsets.ts';
 import { loadPositions, savePositions } from './tailing/position-file.ts';
 import { compression } from './tailing/fingerprint.ts';
 import { Copies } from './tailing/copies.ts';
@@ -164,6 +165,7 @@ class Tailing implements SourceSession<Sent> {
   readonly #counters: Counters;
   readonly #multiline: Multiline | undefined;
   readonly #reader: LineReader;
+  readonly #prefix: string;
   readonly #copies = new Copies(file => this.#open(file));
   #discovery!: Discovery;
 
@@ -213,6 +215,7 @@ class Tailing implements SourceSession<Sent> {
       PositionWriteFail: 0,
     };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
+    this.#prefix = prefixOf(options.positionFile);
     this.#multiline = Multiline.of(options);
     this.#reader = new LineReader(options.maxLineLength, this.#multiline);
   }
@@ -221,7 +224,8 @@ class Tailing implements SourceSession<Sent> {
     const { positionFile, skipToEnd, pollInterval, fileHeader, fileHeaderKey, filegroups, headers } = this.#options;
     const { log, clock, disk } = this.#context;
     const groups = fileGroups(filegroups, headers, () => undefined);
-    const saved = await loadPositions(disk, positionFile, log, clock.now());
+    const known = await loadPositions(disk, positionFile, log, clock.now());
+    const saved = withOffsets(known, await this.#context.offsets(this.#prefix));
     this.#discovery = new Discovery(
       { groups, saved, skipToEnd, pollInterval, fileHeader: fileHeader ? fileHeaderKey : undefined },
       this.#context,
@@ -285,7 +289,7 @@ class Tailing implements SourceSession<Sent> {
         this.#room?.();
       }
       this.#asked = false;
-      this.#emitter.emit(batch, sent);
+      this.#emitter.emit(batch, sent, new FileOffset(this.#prefix, chunk.file, sent));
     }
   }
 

@@ -24,6 +24,7 @@ export type Rewritten = 'rewritten';
 
 /** Lines of one file, read and not yet handed over. */
 export class Chunk {
+  readonly file: TailFile;
   /** The file had no more than this. */
   readonly last: boolean;
   /** Part of a line, or a last line: in the file there is no newline behind it. */
@@ -42,6 +43,7 @@ export class Chunk {
 
   /** What was just read: the file is not moved on yet. */
   constructor(file: TailFile, bytes: Buffer, last: boolean, headers = file.headers, cut = false, ends?: Uint32Array) {
+    this.file = file;
     this.#ends = ends;
     this.last = last;
     this.#progress = file.progress;

@@ -10,7 +10,7 @@ import { systemCode } from '../../core/errors.ts';
 import type { Headers } from '../../core/event.ts';
 import { beginsWith, endOf, fingerprint, headSize, noBytes, readAt, readMark } from './fingerprint.ts';
 import type { Evidence, Fingerprint, Position } from './position-file.ts';
-import { Progress } from './progress.ts';
+import { Progress, type Sent } from './progress.ts';
 
 /** Not to wait for a writer if the path is a pipe by now. Windows has no such flag, and no such pipes. */
 const readOnly = constants.O_RDONLY | ((constants as { O_NONBLOCK?: number }).O_NONBLOCK ?? 0);
@@ -164,6 +164,13 @@ export class TailFile {
     const known = this.before === undefined || (committed > 0 && mark.length === 0);
     const evidence = known ? this.evidence : this.#evidence(head, mark, committed);
     return { inode, pos: committed, file: path, evidence };
+  }
+
+  /** The same for something on its way, when it is delivered. Its content is checked before anybody goes on there. */
+  reached({ progress, end, mark }: Sent): Position {
+    const head = progress === this.progress ? this.head : fingerprint(noBytes);
+    const evidence = { born: this.#bornAt, changed: 0n, head, mark: fingerprint(mark), at: end };
+    return { inode: this.inode, pos: end, file: this.path, evidence };
   }
 
   // --- what is in it
