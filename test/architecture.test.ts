@@ -100,7 +100,8 @@ describe('architecture', () => {
     for (const path of filesUnder('test', '.test.ts')) {
       const [, folder] = path.split('/');
       if (own.includes(folder!) || path.split('/').length === 2) continue;
-      const mirrored = path.replace(/^test/, 'src').replace(/\.test\.ts$/, '.ts');
+      // What has many tests has them in several files: name.aspect.test.ts.
+      const mirrored = path.replace(/^test/, 'src').replace(/(\.\w+)?\.test\.ts$/, '.ts');
       expect(existsSync(join(root, mirrored)), `${path} tests ${mirrored}`).toBe(true);
     }
   });
