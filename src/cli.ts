@@ -8,6 +8,7 @@
  * @module
  */
 import { readFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { startAgent, type Agent } from './agent/agent.ts';
 import { splitArguments } from './agent/arguments.ts';
@@ -69,6 +70,9 @@ const report = ({ problems }: Checked, output: NodeJS.WriteStream): void => {
 };
 
 const agent = async (given: AgentArguments): Promise<void> => {
+  // Events are in buffers outside of a heap that is small, and V8 collects all of a small heap for every few megabytes of them:
+  // 25 times in a second at 3 M lines/s through a file channel, 3 times with this, which makes it 30 % faster.
+  setFlagsFromString('--heap-growing-percent=300');
   const configuration = await checked(filesOf(given), given.name);
   report(configuration, process.stderr);
   if (configuration.plan === undefined) {

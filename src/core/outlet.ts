@@ -19,11 +19,11 @@ import type { Scope } from './scope.ts';
 
 /** How much may be unsettled at a time. */
 export interface MaxInFlight {
-  /** Default 16. */
+  /** Default 256. */
   readonly deliveries?: number;
   /** Default 100 000. */
   readonly events?: number;
-  /** Default 32 MiB, bodies and headers. */
+  /** Default 8 MiB, bodies and headers. */
   readonly bytes?: number;
 }
 
@@ -175,9 +175,9 @@ export class Outlet<T> implements Credit {
     this.#next = next;
     this.#onIdle = onIdle;
     this.#scope = scope;
-    this.#maxDeliveries = limits.deliveries ?? 16;
+    this.#maxDeliveries = limits.deliveries ?? 256;
     this.#maxEvents = limits.events ?? 100_000;
-    this.#maxBytes = limits.bytes ?? 32 * 1024 * 1024;
+    this.#maxBytes = limits.bytes ?? 8 * 1024 * 1024;
     this.#strict = redelivery.order !== 'selective';
     this.#keepRejected = redelivery.onReject !== 'drop';
     this.#backoff = { initial: redelivery.initial ?? 100, max: redelivery.max ?? 30_000 };

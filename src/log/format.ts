@@ -17,7 +17,7 @@
  * **Frame**: one put. A header of 32 bytes, the payload, zeros up to a multiple of 8.
  *
  *      0  4  length of the payload
- *      4  4  CRC of header (without these four bytes) and payload
+ *      4  4  CRC of the header, with the CRC of the payload in these four bytes
  *      8  1  kind of payload: 1 block, 2 events; see payload.ts
  *      9  1  flags: 1 last of its group, 2 payload is gzip, 4 payload is zstd
  *     10  2  length of the offsets that the payload begins with
@@ -119,12 +119,20 @@ export const newer = (path: string, found: number): MillraceError =>
     `${path} has format version ${found}; this version of millrace knows ${version} only. Use the version that wrote it.`,
   );
 
+/** The CRC of what follows a frame's header. Of nothing at all zlib says 0, and forgets what came before. */
+export const sumOf = (pieces: readonly Buffer[]): number => {
+  let sum = 0;
+  for (const piece of pieces) if (piece.length > 0) sum = crc32(piece, sum);
+  return sum;
+};
+
 /** Writes a frame's header to `bytes`, CRC included. */
 export const encodeFrameHeader = (
   bytes: Buffer,
   { length, kind, flags, offsets, count, seq, group, bytesAfter }: Omit<FrameHeader, 'crc'>,
   salt: number,
   payload: readonly Buffer[],
+  sum = sumOf(payload),
 ): void => {
   bytes.writeUInt32LE(length, 0);
   bytes.writeUInt8(kind, 8);
@@ -134,10 +142,8 @@ export const encodeFrameHeader = (
   putNumber(bytes, seq, 16);
   bytes.writeUIntLE(bytesAfter, 24, 6);
   bytes.writeUInt16LE(group, 30);
-  let crc = crcOfHeader(bytes, salt);
-  // Of nothing at all zlib says 0, and forgets what came before.
-  for (const piece of payload) if (piece.length > 0) crc = crc32(piece, crc);
-  bytes.writeUInt32LE(crc, 4);
+  bytes.writeUInt32LE(sum, 4);
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, frameHeaderSize), salt), 4);
 };
 
 /** Reads a frame's header, whatever is there. */
@@ -156,12 +162,10 @@ export const decodeFrameHeader = (bytes: Buffer, at: number): FrameHeader => ({
 /** Whether the whole frame at `at` in `bytes` is as it was written. */
 export const isSound = (bytes: Buffer, at: number, { length, crc }: FrameHeader, salt: number): boolean => {
   const start = at + frameHeaderSize;
-  const own = crcOfHeader(bytes.subarray(at, start), salt);
-  return (length === 0 ? own : crc32(bytes.subarray(start, start + length), own)) === crc;
+  const head = Buffer.from(bytes.subarray(at, start));
+  head.writeUInt32LE(sumOf([bytes.subarray(start, start + length)]), 4);
+  return crc32(head, salt) === crc;
 };
 
 /** From the start of a frame to the start of the next. */
 export const frameSize = (length: number): number => (frameHeaderSize + length + 7) & ~7;
-
-const crcOfHeader = (bytes: Buffer, salt: number): number =>
-  crc32(bytes.subarray(8, frameHeaderSize), crc32(bytes.subarray(0, 4), salt));

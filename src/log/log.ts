@@ -16,9 +16,17 @@ import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch, LogLife } from '../core/event.ts';
 import type { Acked, Range } from './acked.ts';
 import { Codec, type SegmentCodec } from './codec.ts';
-import { encodeFrameHeader, encodeSegmentHeader, flag, frameHeaderSize, frameSize, mostGroups } from './format.ts';
+import {
+  encodeFrameHeader,
+  encodeSegmentHeader,
+  flag,
+  frameHeaderSize,
+  frameSize,
+  mostGroups,
+  sumOf,
+} from './format.ts';
 import { encodeOffset, Offsets } from './offsets.ts';
-import { encodePayload } from './payload.ts';
+import { encodePayload, type Payload } from './payload.ts';
 import { decodeCheckpoint, encodeCheckpoint, freeName, recover, segmentPath, sparePath } from './recovery.ts';
 import { Register } from './register.ts';
 import { begun, type Segment } from './segment.ts';
@@ -74,6 +82,10 @@ interface Active {
 
 interface Waiting {
   readonly batch: Batch;
+  /** Made while others are being written, so that nobody waits for it. */
+  readonly payload: Payload;
+  readonly offset: Buffer;
+  readonly sum: number;
   readonly done: (place: Place) => void;
   readonly failed: (cause: Error) => void;
 }
@@ -242,7 +254,9 @@ export class EventLog {
 
   /** Calls back, always later, when the batch is as safe as `fsync` says, or when it is not in at all. Batches become safe in order. */
   append(batch: Batch, done: (place: Place) => void, failed: (cause: Error) => void): void {
-    this.#queue.push({ batch, done, failed });
+    const payload = encodePayload(batch);
+    const offset = encodeOffset(batch.sourceOffset);
+    this.#queue.push({ batch, payload, offset, sum: sumOf([offset, ...payload.pieces]), done, failed });
     this.#working ??= this.#work();
   }
 
@@ -333,12 +347,11 @@ export class EventLog {
     const places: Place[] = [];
     const pieces = new Pieces();
     let [seq, bytes, offset] = [this.#end, this.#bytes, segment.length];
-    const frames = group.map(({ batch }, i) => {
+    const frames = group.map(({ batch, payload, offset: own, sum }, i) => {
       const mark = { seq, bytesBefore: bytes };
       seq += batch.length;
       bytes += batch.byteLength;
       const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
-      const own = encodeOffset(batch.sourceOffset);
       const notes = active.group === 1 && i === 0 ? this.offsets.encode(own) : own;
       const fields = {
         flags,
@@ -348,17 +361,18 @@ export class EventLog {
         group: active.group,
         bytesAfter: bytes,
       };
-      return { mark, fields, notes, payload: encodePayload(batch) };
+      return { mark, fields, notes, payload, sum: notes === own ? sum : undefined };
     });
     const { seal } = active.codec;
     const sealed = seal && (await Promise.all(frames.map(({ fields, payload }) => seal(fields, payload))));
-    for (const [i, { mark, fields, notes, payload }] of frames.entries()) {
+    for (const [i, { mark, fields, notes, payload, sum }] of frames.entries()) {
       const { pieces: parts, length: size, flags } = sealed?.[i] ?? { ...payload, flags: fields.flags };
       const content = notes.length > 0 ? [notes, ...parts] : parts;
       const length = notes.length + size;
       places.push({ ...mark, segment, offset });
       const header = Buffer.allocUnsafe(frameHeaderSize);
-      encodeFrameHeader(header, { ...fields, flags, length, kind: payload.kind }, segment.header.salt, content);
+      const known = sealed === undefined ? sum : undefined;
+      encodeFrameHeader(header, { ...fields, flags, length, kind: payload.kind }, segment.header.salt, content, known);
       pieces.add(header);
       for (const piece of content) pieces.add(piece);
       pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));

@@ -19,7 +19,7 @@ export interface Mutant {
 }
 
 const commitSync = "=== 'commit') await this.#sync(file);";
-const sound = 'return (length === 0 ? own : crc32(bytes.subarray(start, start + length), own)) === crc;';
+const sound = 'return crc32(head, salt) === crc;';
 
 export const mutants: Readonly<Record<string, Mutant>> = {
   'skips the fsync of a group': {
@@ -42,16 +42,13 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'trusts the length field': {
     by: 'crash',
-    patches: [['format.ts', sound, 'return own >= 0 || crc === 0;']],
+    patches: [['format.ts', sound, 'return head.length > 0 || crc32(head, salt) === crc;']],
   },
   'leaves the salt and the sequence number out of the sum': {
     by: 'crash',
     patches: [
-      [
-        'format.ts',
-        'crc32(bytes.subarray(8, frameHeaderSize), crc32(bytes.subarray(0, 4), salt))',
-        'crc32(bytes.subarray(0, 4), salt * 0)',
-      ],
+      ['format.ts', 'crc32(bytes.subarray(0, frameHeaderSize), salt)', 'crc32(bytes.subarray(0, 8), salt * 0)'],
+      ['format.ts', 'crc32(head, salt) === crc', 'crc32(head.subarray(0, 8), salt * 0) === crc'],
       ['segment.ts', 'if (header?.seq !== this.seq) return undefined;', 'if (header === undefined) return undefined;'],
     ],
   },
@@ -117,7 +114,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'does not look whether a payload is what was written': {
     by: 'damage',
-    patches: [['format.ts', sound, 'return own >= 0 || crc === 0;']],
+    patches: [['format.ts', sound, 'return head.length > 0 || crc32(head, salt) === crc;']],
   },
   'does not look whether a slot is whole': {
     by: 'damage',
