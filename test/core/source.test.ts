@@ -209,7 +209,7 @@ describe('demand', () => {
     stopping.resolve();
     await clock.flush();
     expect(seen.at(-1)).toBe('complete');
-    expect(deliveries()).toHaveLength(16);
+    expect(deliveries()).toHaveLength(256);
   });
 
   test('a pull that throws breaks the source, and what it had emitted before can still be settled', async () => {

@@ -511,7 +511,7 @@ describe('taildir source', () => {
     });
 
     it('reports what is deleted before it could be read', async () => {
-      writeFileSync(at('a.log'), `${'x'.repeat(99)}\n`.repeat(50_000));
+      writeFileSync(at('a.log'), `${'x'.repeat(99)}\n`.repeat(200_000));
       writeFileSync(at('b.log'), 'bb\n');
       utimesSync(at('a.log'), 1, 1);
       let go = () => undefined as void;

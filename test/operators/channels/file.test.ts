@@ -23,7 +23,8 @@ const own = (options: FileChannelOptions = {}): FileChannelOptions => ({ dir, mi
 /** Puts numbered events and stops, with the sink taking none of them. */
 const fill = async (totalEvents: number, options: FileChannelOptions = {}) => {
   const channel = fileChannel.create(own(options));
-  const source = seqSource({ totalEvents, batchSize: 50 });
+  // A few at a time, so that there are several groups.
+  const source = seqSource({ totalEvents, batchSize: 50, maxInFlight: { deliveries: 16 } });
   const input = channel.input();
   source.subscribe(input);
   await input.done;
