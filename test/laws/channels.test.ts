@@ -46,13 +46,19 @@ const durable: ChannelSpec<Set<FlumeEvent>> = {
 
 process.env['MILLRACE_TEST_KEY'] = '00'.repeat(32);
 
+/** What is current, on this disk. */
+const onDisk = (disk: CrashDisk): Scope => {
+  const { clock, random, log, metrics, ledger } = currentScope();
+  return new Scope({ clock, random, log, metrics, ledger, disk });
+};
+
 /** Over a disk in memory, with files so small that there are many. */
 const file = (name: string, options: FileChannelOptions): ChannelSpec<CrashDisk> => ({
   name: `fileChannel, ${name}`,
   durable: true,
   place: () => new CrashDisk(seededRandom(1)),
   make: (limits, disk) =>
-    inScope(new Scope({ ...currentScope(), disk }), () =>
+    inScope(onDisk(disk), () =>
       fileChannel.create({ ...limits, dir: '/c', maxFileSize: 4096, minimumRequiredSpace: 0, ...options }),
     ),
 });
@@ -64,7 +70,7 @@ const spillable: ChannelSpec = {
   make: ({ capacity, transactionCapacity, keepAlive }) => {
     const disk = new CrashDisk(seededRandom(1));
     const memoryCapacity = capacity >> 1;
-    return inScope(new Scope({ ...currentScope(), disk }), () =>
+    return inScope(onDisk(disk), () =>
       spillableChannel.create({
         dir: '/c',
         minimumRequiredSpace: 0,

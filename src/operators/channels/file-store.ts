@@ -23,11 +23,14 @@ const readBytes = 1024 * 1024;
 
 export class FileStore implements Store {
   readonly capacity: { readonly events: number; readonly bytes: number };
-  readonly counters: Record<string, number>;
+  readonly counters: Readonly<Record<string, number>>;
+  /** The last put has failed. */
+  #failing = false;
+  readonly #errors = { EventPutErrorCount: 0, EventTakeErrorCount: 0 };
   readonly #options: FileStoreOptions;
   #context!: StoreContext;
   #log: EventLog | undefined;
-  #reader!: LogReader;
+  #reader: LogReader | undefined;
   readonly #line = new EntryQueue<FlumeEvent>();
   /** The number of the first event that is not in line. */
   #next = 0;
@@ -40,19 +43,15 @@ export class FileStore implements Store {
     this.#options = options;
     this.capacity = options.capacity;
     const log = (name: keyof EventLog['counters']) => () => this.#log?.counters[name] ?? 0;
-    this.counters = Object.defineProperties(
-      { EventPutErrorCount: 0, EventTakeErrorCount: 0 },
-      {
-        LostEventCount: { enumerable: true, get: log('LostEventCount') },
-        CheckpointWriteErrorCount: { enumerable: true, get: log('CheckpointWriteErrorCount') },
-        SyncCount: { enumerable: true, get: log('SyncCount') },
-        BytesWritten: { enumerable: true, get: log('BytesWritten') },
-        BytesOnDisk: { enumerable: true, get: () => this.#log?.size ?? 0 },
-        Unhealthy: { enumerable: true, get: () => Number(this.#failing) },
-      },
-    );
+    this.counters = Object.defineProperties(this.#errors, {
+      LostEventCount: { enumerable: true, get: log('LostEventCount') },
+      CheckpointWriteErrorCount: { enumerable: true, get: log('CheckpointWriteErrorCount') },
+      SyncCount: { enumerable: true, get: log('SyncCount') },
+      BytesWritten: { enumerable: true, get: log('BytesWritten') },
+      BytesOnDisk: { enumerable: true, get: () => this.#log?.size ?? 0 },
+      Unhealthy: { enumerable: true, get: () => Number(this.#failing) },
+    });
   }
-  #failing = false;
 
   /** Which log it is, once it is open. */
   get log(): string | undefined {
@@ -83,8 +82,9 @@ export class FileStore implements Store {
       clock,
       report: problem => log.error(`${name}: ${problem.message}`, { cause: problem }),
     });
-    this.#reader = new LogReader(this.#log, disk);
-    this.#next = this.#reader.seq;
+    const reader = new LogReader(this.#log, disk);
+    this.#reader = reader;
+    this.#next = reader.seq;
     // Ahead of whoever is going to ask, so that the first delivery does not wait for it.
     await this.#readAhead();
   }
@@ -100,7 +100,7 @@ export class FileStore implements Store {
         },
         cause => {
           this.#failing = true;
-          this.counters['EventPutErrorCount']!++;
+          this.#errors.EventPutErrorCount++;
           reject(cause);
         },
       );
@@ -162,16 +162,17 @@ export class FileStore implements Store {
 
   async #read(): Promise<void> {
     const log = this.#log as EventLog;
+    const reader = this.#reader as LogReader;
     try {
       while (this.#next < log.end && this.#hasRoom && !this.#closing) {
-        if (this.#reader.seq !== this.#next) await this.#reader.moveTo(this.#nextPlace as Place);
+        if (reader.seq !== this.#next) await reader.moveTo(this.#nextPlace as Place);
         this.#nextPlace = undefined;
-        for (const batch of await this.#reader.read(readBytes)) this.#line.push(batch);
-        this.#next = this.#reader.seq;
+        for (const batch of await reader.read(readBytes)) this.#line.push(batch);
+        this.#next = reader.seq;
         this.#context.wake();
       }
     } catch (thrown) {
-      this.counters['EventTakeErrorCount']!++;
+      this.#errors.EventTakeErrorCount++;
       const { clock, log: logger, name } = this.#context;
       const cause = toError(thrown);
       logger.error(`${name}: reading failed, it is tried again in ${retryAfter} ms: ${cause.message}`, { cause });

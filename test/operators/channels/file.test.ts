@@ -56,7 +56,7 @@ const world = async (options: FileChannelOptions = {}, disk = new CrashDisk(seed
     emitter => {
       emit = events => emitter.emit(events);
       return {
-        settled: (_, what, cause) => void answers.push(what === 'acked' ? what : String((cause as Error).message)),
+        settled: (_, what, cause) => void answers.push(what === 'acked' ? what : (cause as Error).message),
       };
     },
     { onFailure: 'report', maxInFlight: { deliveries: 100 } },
@@ -81,7 +81,7 @@ const world = async (options: FileChannelOptions = {}, disk = new CrashDisk(seed
 describe('what was confirmed', () => {
   it('is there when the channel is opened again, in order, with its headers', async () => {
     const channel = fileChannel.create(own());
-    const source = createSource<FlumeEvent>(emitter => {
+    const source = createSource(emitter => {
       emitter.emit([event('a', headers({ k: 'v', ü: '\ud800' })), event(Buffer.from([0, 255, 10])), event('')]);
       emitter.emit([event('b')]);
       emitter.complete();
@@ -384,9 +384,9 @@ describe('stopping', () => {
     const clock = new FakeClock();
     const flow = inScope(new Scope({ clock, log: recordingLog(), random: seededRandom(1) }), () =>
       run(
-        scriptedSource<FlumeEvent>(['idle']),
+        scriptedSource(['idle']),
         fileChannel(own({ batchSize: 10, maxInFlight: { deliveries: 2 } } as never)),
-        createSink<FlumeEvent>(events => sink(events.map(({ body }) => body.toString()))),
+        createSink(events => sink(events.map(({ body }) => body.toString()))),
       ),
     );
     return { flow, clock };

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { inScope, Scope } from '../../../src/core/scope.ts';
 import { createSink, run, seqSource, spillableChannel } from '../../../src/index.ts';
 import { FakeClock, recordingLog, scriptedSource, seededRandom } from '../../../src/testing/index.ts';
-import { event, type FlumeEvent } from '../../../src/index.ts';
+import { event } from '../../../src/index.ts';
 import { CrashDisk } from '../../crash/crash-disk.ts';
 
 // The laws are in test/laws/channels.test.ts.
@@ -45,7 +45,7 @@ describe('spillable channel', () => {
       return { scope, channel: inScope(scope, () => spillableChannel.create(options)) };
     };
     const { channel, scope } = open();
-    const source = scriptedSource<FlumeEvent>([{ emit: [event('a'), event('b')] }, { emit: [event('c')] }, 'idle']);
+    const source = scriptedSource([{ emit: [event('a'), event('b')] }, { emit: [event('c')] }, 'idle']);
     inScope(scope, () => source.subscribe(channel.input()));
     await clock.flush();
     expect(channel.depth.events).toBe(3);

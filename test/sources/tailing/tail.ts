@@ -1,3 +1,4 @@
+import type { SourceTuning } from '../../../src/core/component.ts';
 /** A folder for each test, and flows that tail what is in it. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -43,7 +44,7 @@ export class Tail {
   #changed = () => undefined as void;
 
   constructor(
-    options: Partial<TaildirOptions> = {},
+    options: Partial<TaildirOptions> & Pick<SourceTuning, 'maxInFlight'> = {},
     write?: () => void | Promise<void>,
     clock?: FakeClock,
     disk?: Disk,
