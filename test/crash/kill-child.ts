@@ -29,8 +29,6 @@ const opened: Observable<Delivery> = {
     taildirSource({
       filegroups: { all: join(directory, 'in', '.*') },
       positionFile: join(directory, 'positions.json'),
-      // What is put after the last time that positions were written is put again after a kill.
-      writePosInterval: 1,
       pollInterval: 50,
       batchSize: 100,
     }),

@@ -324,6 +324,8 @@ describe(`SIGKILL (KILL_SEED=${seed})`, () => {
         writtenTwice: twice,
       });
       expect(twice.lines, 'a kill has met a write that was not acked').toBeGreaterThan(0);
+      // Positions are written every 3 s; what the channel has is not put again all the same.
+      expect(output.length - firsts.length).toBe(twice.lines);
       expect(twice.mostBytes).toBeLessThanOrEqual(oneWrite);
       expect(byFile(firsts)).toEqual(byFile(sent));
       if (kills >= 50) expect(Object.keys(byFile(sent)).length, 'rotations').toBeGreaterThan(3);
@@ -332,18 +334,15 @@ describe(`SIGKILL (KILL_SEED=${seed})`, () => {
   );
 
   test.concurrent(
-    'tail → file channel → file_roll with exactlyOnce: what is in the channel once is in the output once, in order',
+    'tail → file channel → file_roll with exactlyOnce: every line is there once, in order',
     async () => {
-      const { directory, seen, output, firsts, sent, twice } = await tail('exact', ['a'], true);
-      report('exactly once', seen, {
-        lines: sent.length,
-        putTwice: output.length - firsts.length,
-      });
+      const { directory, seen, output, sent, twice } = await tail('exact', ['a'], true);
+      report('exactly once', seen, { lines: sent.length });
       expect(twice.lines).toBe(0);
       expect(textsOf(directory).filter(text => !/(^|\n)$/.test(text))).toEqual([]);
       const inOrder = output.map(({ stamp }) => stamp);
       expect(inOrder).toEqual(inOrder.toSorted((a, b) => a - b));
-      expect(firsts).toEqual(sent);
+      expect(output.map(line => line.sent)).toEqual(sent);
     },
     timeout,
   );
