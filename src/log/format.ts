@@ -168,4 +168,4 @@ export const isSound = (bytes: Buffer, at: number, { length, crc }: FrameHeader,
 };
 
 /** From the start of a frame to the start of the next. */
-export const frameSize = (length: number): number => (frameHeaderSize + length + 7) & ~7;
+export const frameSize = (length: number): number => 8 * Math.ceil((frameHeaderSize + length) / 8);
