@@ -48,6 +48,8 @@ export interface Credit {
   readonly deliveries: number;
   /** Nothing more comes before one of them is settled. */
   readonly used: boolean;
+  /** Somebody waits for an answer: a nack is told, and not delivered again. */
+  readonly reports: boolean;
 }
 
 export type Outcome = 'ack' | 'nack' | 'reject';

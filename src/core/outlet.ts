@@ -156,6 +156,8 @@ export class Outlet<T> implements Credit {
   #watch: Timer;
   /** Newest entry at the last watch: what is older now has been unsettled for one interval at least. */
   #watched: Entry<T> | undefined;
+  /** See `Credit.reports`. */
+  reports = false;
   /** Deliveries that were rejected and are tried again, for want of a dead letter. */
   poisoned = 0;
 

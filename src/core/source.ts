@@ -173,6 +173,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
       this.#resolve = resolve;
       this.#reject = reject;
     });
+    this.#outlet.reports = options.onFailure === 'report';
     scope.opened(this, this.closed);
     const { clock, random, log, metrics, ledger, disk } = scope;
     const context: SourceContext = {

@@ -4,7 +4,7 @@
  * @module
  */
 import { Deque } from '../../core/deque.ts';
-import type { Delivery } from '../../core/delivery.ts';
+import { creditOf, type Delivery } from '../../core/delivery.ts';
 import type { Batch } from '../../core/event.ts';
 import { Entry, Outlet, type MaxInFlight, type Supply } from '../../core/outlet.ts';
 import type { Scope } from '../../core/scope.ts';
@@ -17,7 +17,7 @@ export interface BranchOptions {
     readonly initial?: number;
     /** Longest wait, in ms; default 30 000. */
     readonly max?: number;
-    /** Attempts at one branch before the delivery is nacked. Default: no limit. */
+    /** Attempts at one branch before the delivery is nacked. Default: no limit; 1 for a source that is asked for an answer (HTTP). */
     readonly attempts?: number;
   };
 }
@@ -127,7 +127,7 @@ export class Branch<T> implements Supply<T> {
   refused({ batch, origin, attempt }: Entry<T>, outcome: 'nack' | 'reject', cause: Error): boolean {
     if (origin === undefined) this.#drop(batch);
     else if (outcome === 'reject') origin.reject(cause);
-    else if (attempt - origin.attempt + 1 >= this.#attempts) origin.nack(cause);
+    else if (creditOf(origin)?.reports === true || attempt - origin.attempt + 1 >= this.#attempts) origin.nack(cause);
     else return false;
     return true;
   }

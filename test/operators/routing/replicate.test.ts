@@ -48,6 +48,17 @@ describe('replicate', () => {
     expect(ledger.difference).toBe(0);
   });
 
+  test('a source that answers somebody is told at once, and nothing is repeated for it', async () => {
+    const [a, b] = [recordingSink(), recordingSink(['nack'])];
+    const { clock, flow, source } = flowOf([...emit('ab'), 'idle'], replicate([a, b]), { onFailure: 'report' });
+    await clock.flush();
+    expect(source.settled.map(({ what }) => what)).toEqual(['nacked']);
+    await clock.advance(60_000);
+    expect([texts(a.received), texts(b.received)]).toEqual([['ab'], ['ab']]);
+    expect(flow.ledger.difference).toBe(0);
+    await clock.settle(flow.stop());
+  });
+
   test('F1: however branches fail, each delivers everything once, undisturbed by the others', async () => {
     const step = fc.record({
       outcome: fc.constantFrom<Outcome>('ack', 'ack', 'nack'),
