@@ -34,7 +34,7 @@ import {
 } from './spooling/spool-file.ts';
 import { Changed, NoText, SpoolReader, type Format, type Piece } from './spooling/spool-reader.ts';
 import type { FlumePosition } from './spooling/flume-tracker.ts';
-import { trackedOf, Tracker, type Tracked } from './spooling/tracker.ts';
+import { prefixOf, SpoolOffset, trackedOf, Tracker, withOffsets, type Tracked } from './spooling/tracker.ts';
 
 const options = z
   .object({
@@ -186,6 +186,7 @@ class Spooling implements SourceSession<Tag> {
   readonly #spoolDir: string;
   readonly #tracker: Tracker;
   readonly #trackerDir: string;
+  readonly #prefix: string;
   readonly #scanner: Scanner;
 
   /** Files that were begun and are not completed, by path. */
@@ -222,6 +223,7 @@ class Spooling implements SourceSession<Tag> {
       charset === undefined ? { charset: noText, maxLength: maxBlobLength } : { charset, maxLength: maxLineLength };
     this.#spoolDir = resolve(options.spoolDir);
     this.#trackerDir = resolve(this.#spoolDir, options.trackerDir);
+    this.#prefix = prefixOf(this.#trackerDir);
     this.#tracker = new Tracker(this.#trackerDir, this.#spoolDir, context.disk);
     this.#scanner = new Scanner(
       {
@@ -240,10 +242,14 @@ class Spooling implements SourceSession<Tag> {
   async open(): Promise<void> {
     const { log, clock } = this.#context;
     await this.#check();
-    for (const tracked of await this.#tracker.load(log, clock.now())) {
+    const known = await this.#tracker.load(log, clock.now());
+    for (const tracked of withOffsets(known, await this.#context.offsets(this.#prefix))) {
       // What is gone by now was moved away, or completed just before a crash.
-      const there = await stat(tracked.file).catch(() => undefined);
-      if (there !== undefined) this.#tracked.set(tracked.file, tracked);
+      const there = await stat(tracked.file, { bigint: true }).catch(() => undefined);
+      // Of two with the same name the one counts that is there.
+      const isThere = there !== undefined && identityOf(there) === tracked.identity;
+      if (isThere || (there !== undefined && !this.#tracked.has(tracked.file)))
+        this.#tracked.set(tracked.file, tracked);
     }
     await this.#takeOver(await this.#tracker.flume());
     // Trouble with it shows at the start.
@@ -315,7 +321,7 @@ class Spooling implements SourceSession<Tag> {
         this.#room?.();
       }
       this.#asked = false;
-      this.#emitter.emit(batch, { file, sent });
+      this.#emitter.emit(batch, { file, sent }, new SpoolOffset(this.#prefix, file, mark));
     }
   }
 

@@ -12,8 +12,10 @@ import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Disk } from '../../core/disk.ts';
 import { MillraceError, toError } from '../../core/errors.ts';
+import type { SourceOffset } from '../../core/event.ts';
 import type { Log } from '../../core/scope.ts';
 import { readFlumeTracker, type FlumePosition } from './flume-tracker.ts';
+import { fingerprint } from '../tailing/fingerprint.ts';
 import { readWhole, replaceWhole } from '../whole-file.ts';
 import type { Look, Mark, SpoolFile } from './spool-file.ts';
 
@@ -24,21 +26,21 @@ export interface Tracked extends Look, Mark {
 }
 
 const count = z.int().min(0);
-const contents = z.object({
-  version: z.literal(1),
-  spoolDir: z.string(),
-  files: z.array(
-    z.object({
-      file: z.string(),
-      identity: z.string(),
-      size: count,
-      mtime: z.string().regex(/^-?\d+$/),
-      offset: count,
-      parts: count,
-      crc: count,
-    }),
-  ),
+const trackedFile = z.object({
+  file: z.string(),
+  identity: z.string(),
+  size: count,
+  mtime: z
+    .string()
+    .regex(/^-?\d+$/)
+    .transform(BigInt),
+  offset: count,
+  parts: count,
+  crc: count,
 });
+const contents = z.object({ version: z.literal(1), spoolDir: z.string(), files: z.array(trackedFile) });
+
+const printable = ({ mtime, ...rest }: Tracked) => ({ ...rest, mtime: String(mtime) });
 
 export class Tracker {
   readonly #path: string;
@@ -78,7 +80,7 @@ export class Tracker {
       );
     }
     this.#saved = text;
-    return data.files.map(file => ({ ...file, mtime: BigInt(file.mtime) }));
+    return data.files;
   }
 
   /** Where Flume was, if this directory was Flume's so far. */
@@ -93,7 +95,7 @@ export class Tracker {
     const text = JSON.stringify({
       version: 1,
       spoolDir: this.#spoolDir,
-      files: Array.from(files, file => ({ ...file, mtime: String(file.mtime) })),
+      files: Array.from(files, printable),
     });
     if (text === this.#saved) return;
     await replaceWhole(this.#disk, this.#path, text);
@@ -115,6 +117,45 @@ export class Tracker {
     return [];
   }
 }
+
+/** Which offsets are those of the source with this tracker directory. */
+export const prefixOf = (trackerDir: string): string => `spooldir ${fingerprint(Buffer.from(trackerDir)).hash} `;
+
+/**
+ * What a durable channel keeps with what is on its way: it has that before the tracker does, which is written after the ack.
+ * It is only made for who asks.
+ */
+export class SpoolOffset implements SourceOffset {
+  readonly key: string;
+  readonly #file: SpoolFile;
+  readonly #mark: Mark;
+
+  constructor(prefix: string, file: SpoolFile, mark: Mark) {
+    this.key = prefix + file.identity;
+    this.#file = file;
+    this.#mark = mark;
+  }
+
+  get value(): string {
+    return JSON.stringify(printable({ ...trackedOf(this.#file), ...this.#mark }));
+  }
+}
+
+/** What was tracked, or what a channel knows where that is further. */
+export const withOffsets = (tracked: readonly Tracked[], offsets: ReadonlyMap<string, string>): Tracked[] => {
+  const all = new Map(tracked.map(one => [one.identity, one]));
+  for (const value of offsets.values()) {
+    const known = trackedFile.parse(JSON.parse(value));
+    const saved = all.get(known.identity);
+    if (
+      saved === undefined ||
+      saved.offset < known.offset ||
+      (saved.offset === known.offset && saved.parts < known.parts)
+    )
+      all.set(known.identity, known);
+  }
+  return [...all.values()];
+};
 
 /** What is to be kept of a file that is not completed. */
 export const trackedOf = ({ path, identity, look, committed }: SpoolFile): Tracked => ({
