@@ -213,6 +213,8 @@ export class Batch<T = FlumeEvent> {
     const { positions } = this;
     if (positions !== undefined) [halves[0].#positions, halves[1].#positions] = cutPositions(positions, count);
     halves[1].#sourceOffset = this.#sourceOffset;
+    // Nobody looks at the events of the rest for that again, however often it is cut.
+    if (this.#byteLength >= 0) halves[1].#byteLength = this.#byteLength - halves[0].byteLength;
     return halves;
   }
 
@@ -263,6 +265,7 @@ export class Batch<T = FlumeEvent> {
 
   #make(): readonly T[] {
     if (this.#whole !== undefined) return this.#whole.events.slice(this.#offset, this.#offset + this.length);
+    if (this.#parts?.length === 1) return (this.#parts[0] as Batch<T>).events;
     if (this.#parts !== undefined) return eventsOfAll(this.#parts, this.length);
     return eventsOf(this.#block as Block) as readonly unknown[] as readonly T[];
   }

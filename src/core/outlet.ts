@@ -21,7 +21,7 @@ import type { Scope } from './scope.ts';
 export interface MaxInFlight {
   /** Default 256. */
   readonly deliveries?: number;
-  /** Default 100 000. */
+  /** Default 25 000. */
   readonly events?: number;
   /** Default 8 MiB, bodies and headers. */
   readonly bytes?: number;
@@ -178,7 +178,7 @@ export class Outlet<T> implements Credit {
     this.#onIdle = onIdle;
     this.#scope = scope;
     this.#maxDeliveries = limits.deliveries ?? 256;
-    this.#maxEvents = limits.events ?? 100_000;
+    this.#maxEvents = limits.events ?? 25_000;
     this.#maxBytes = limits.bytes ?? 8 * 1024 * 1024;
     this.#strict = redelivery.order !== 'selective';
     this.#keepRejected = redelivery.onReject !== 'drop';
