@@ -25,6 +25,7 @@ import {
 import { componentHelp, componentList } from './agent/help.ts';
 import { agentLog } from './agent/log.ts';
 import { check, type Checked } from './agent/plan.ts';
+import { isRemote } from './agent/properties.ts';
 import { builtIn } from './agent/registry.ts';
 import { printProblems, problemsAsJson } from './agent/report.ts';
 import { systemClock } from './core/clock.ts';
@@ -53,10 +54,13 @@ interface AgentArguments {
   readonly dryrun?: true;
 }
 
-/** Local files: `-u` with `file:` or a plain path overrides `-f`, as in Flume. */
+/** Files, or with `-u` what is at `http:` and `https:` addresses; `-u` overrides `-f`, as in Flume. */
 const filesOf = ({ confFile = [], confUri = [] }: Pick<AgentArguments, 'confFile' | 'confUri'>): readonly string[] => {
-  const remote = confUri.find(uri => /^(?!file:)[a-z][a-z+.-]+:/i.test(uri));
-  if (remote !== undefined) throw new Error(`${remote}: only files are read yet; fetch it and use --conf-file.`);
+  const other = confUri.find(uri => /^(?!file:)[a-z][a-z+.-]+:/i.test(uri) && !isRemote(uri));
+  if (other !== undefined) throw new Error(`${other}: expected file:, http: or https:, or a path.`);
+  // It would be in every message, and in the list of processes.
+  if (confUri.some(uri => isRemote(uri) && URL.canParse(uri) && new URL(uri).password !== ''))
+    throw new Error('a password in an address is not taken; protect the configuration in another way.');
   const files = confUri.length > 0 ? confUri.map(uri => uri.replace(/^file:(\/\/)?/, '')) : confFile;
   if (files.length === 0) throw new Error('no configuration was given: add --conf-file <file>.');
   return files;
@@ -222,7 +226,7 @@ program
   .description('run an agent')
   .requiredOption('-n, --name <name>', 'the agent to run, out of the configuration')
   .option('-f, --conf-file <file>', 'configuration; may be repeated, later ones override', every)
-  .option('-u, --conf-uri <uri>', 'the same as file: URI or path', every)
+  .option('-u, --conf-uri <uri>', 'the same at a file:, http: or https: address', every)
   .option('-c, --conf <dir>', 'accepted for compatibility: there is no JVM to set up')
   .option('-C, --classpath <path>', 'accepted for compatibility')
   .option('--plugins-path <dirs>', 'accepted for compatibility')
@@ -241,7 +245,7 @@ program
   .description('check a configuration: every problem at once, with its place')
   .option('-n, --name <name>', 'only this agent')
   .option('-f, --conf-file <file>', 'configuration; may be repeated', every)
-  .option('-u, --conf-uri <uri>', 'the same as file: URI or path', every)
+  .option('-u, --conf-uri <uri>', 'the same at a file:, http: or https: address', every)
   .option('--format <format>', 'text or json', 'text')
   .action(validate);
 

@@ -273,7 +273,29 @@ const reasons: Readonly<Record<string, string>> = {
 
 /** One byte more than the limit is enough to know that it is broken; a pipe works as well as a file. */
 const readBounded = async (file: string): Promise<Uint8Array> => {
-  const chunks: Buffer[] = [];
-  for await (const chunk of createReadStream(file, { end: propertiesLimits.fileBytes })) chunks.push(chunk as Buffer);
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of isRemote(file) ? fetched(file) : opened(file)) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > propertiesLimits.fileBytes) break;
+  }
   return Buffer.concat(chunks);
 };
+
+export const isRemote = (file: string): boolean => /^https?:\/\//i.test(file);
+
+const opened = (file: string): AsyncIterable<Uint8Array> =>
+  createReadStream(file, { end: propertiesLimits.fileBytes }) as AsyncIterable<Uint8Array>;
+
+/** How long a server may take, in ms. */
+const patience = 10_000;
+
+async function* fetched(url: string): AsyncGenerator<Uint8Array> {
+  const response = await fetch(url, { signal: AbortSignal.timeout(patience) }).catch((thrown: unknown) => {
+    const { cause } = toError(thrown);
+    throw cause instanceof Error ? cause : toError(thrown);
+  });
+  if (!response.ok) throw new Error(`the server answers ${response.status} ${response.statusText}`.trim());
+  for await (const chunk of response.body ?? []) yield chunk as Uint8Array;
+}

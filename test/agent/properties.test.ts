@@ -1,4 +1,7 @@
+import { once } from 'node:events';
 import { mkdtemp, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -195,6 +198,38 @@ describe('several files', () => {
       { code: 'MR_IO', file: missing, message: 'there is no such file' },
       { code: 'MR_IO', file: await folder, message: 'this is a directory' },
       { code: 'MR_CONFIG', file: files[2], message: 'this is not a properties file' },
+    ]);
+  });
+});
+
+describe('addresses', () => {
+  test('are read like files, and their troubles are told like those of files', async () => {
+    const server = createServer((request, response) => {
+      if (request.url === '/a.conf') response.end('a = 1\nb = \u00e4');
+      else if (request.url === '/large') response.end(Buffer.alloc(propertiesLimits.fileBytes + 10, 'a=1\n'));
+      else response.writeHead(404).end();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const problems = new Problems();
+    const entries = await readProperties([`${at}/a.conf`], problems);
+    expect([...entries].map(([key, { value }]) => `${key}=${value}`)).toEqual(['a=1', 'b=ä']);
+    expect(entries.get('a')?.at).toMatchObject({ file: `${at}/a.conf`, line: 1 });
+    expect(problems.all).toEqual([]);
+
+    await readProperties([`${at}/none.conf`, `${at}/large`], problems);
+    server.closeAllConnections();
+    server.close();
+    const gone = createServer().listen(0, '127.0.0.1');
+    await once(gone, 'listening');
+    const { port } = gone.address() as AddressInfo;
+    gone.close();
+    await once(gone, 'close');
+    await readProperties([`http://127.0.0.1:${port}/a.conf`], problems);
+    expect(problems.all.map(({ message }) => message)).toEqual([
+      'the server answers 404 Not Found',
+      expect.stringMatching(/4194304|4 MiB|larger/),
+      expect.stringContaining('ECONNREFUSED'),
     ]);
   });
 });

@@ -224,7 +224,8 @@ describe('agent', () => {
     [['agent'], "required option '-n, --name <name>'"],
     [['agent', '-n', 'a1'], 'no configuration was given'],
     [['agnet'], 'unknown command'],
-    [['agent', '-n', 'a1', '-u', 'http://x/y'], 'only files are read yet'],
+    [['agent', '-n', 'a1', '-u', 'classpath:y'], 'expected file:, http: or https:, or a path'],
+    [['agent', '-n', 'a1', '-u', 'http://u:secret@x/y'], 'a password in an address is not taken'],
   ])('%j is wrong usage', async (words, says) => {
     const cli = millrace(words);
     expect(await cli.exit).toBe(2);
