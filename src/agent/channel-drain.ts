@@ -10,7 +10,7 @@ import type { Clock } from '../core/clock.ts';
 import type { Disk } from '../core/disk.ts';
 import { MillraceError, systemCode, toError } from '../core/errors.ts';
 import type { Batch, FlumeEvent } from '../core/event.ts';
-import { heldIn, inspectLog, isGap, readThrough, type Gap } from '../log/inspect.ts';
+import { countHeld, inspectLog, isGap, readThrough, type Gap } from '../log/inspect.ts';
 import { LogReader } from '../log/reader.ts';
 import { EventLog } from '../log/log.ts';
 import { locked, refuseIncomplete } from '../log/repair.ts';
@@ -86,13 +86,13 @@ const copy = async (
   for await (const found of readThrough(disk, log, codec)) {
     if (stopped.aborted) break;
     if (isGap(found)) {
-      const parts = [...heldIn(log.acked, found.from.seq, found.to.seq)];
-      if (parts.length > 0) say(`error: ${numbersOf(found)} cannot be read: ${found.why}.`);
-      for (const [from, to] of parts) lost += to - from;
+      const held = countHeld(log.acked, found.from.seq, found.to.seq);
+      if (held > 0) say(`error: ${numbersOf(found)} cannot be read: ${found.why}.`);
+      lost += held;
       continue;
     }
     const { seq, count } = found.frame.header;
-    for (const [from, to] of heldIn(log.acked, seq, seq + count)) {
+    for (const [from, to] of log.acked.heldIn(seq, seq + count)) {
       if (!(await output.write(encode((found.batch as Batch).slice(from - seq, to - seq)))))
         return { events, left: left(), lost };
       events += to - from;

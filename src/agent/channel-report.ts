@@ -10,15 +10,8 @@ import { MillraceError, systemCode, toError } from '../core/errors.ts';
 import { lockHolder } from '../core/lock.ts';
 import { withHome } from '../core/options.ts';
 import { Codec } from '../log/codec.ts';
-import {
-  countHeld,
-  inspectLog,
-  isGap,
-  readThrough,
-  type Gap,
-  type LogDirectories,
-  type LogSurvey,
-} from '../log/inspect.ts';
+import { countHeld, inspectLog, isGap, readThrough, type Gap, type LogSurvey } from '../log/inspect.ts';
+import type { LogDirectories } from '../log/log.ts';
 import { repairLog, type Replacement } from '../log/repair.ts';
 import { printProblems, Problems, type Problem, type ReportOptions } from './report.ts';
 

@@ -13,6 +13,15 @@ export interface Range {
   readonly bytes: number;
 }
 
+/** The number of an event, and the bytes of all before it. */
+export interface Mark {
+  readonly seq: number;
+  readonly bytesBefore: number;
+}
+
+/** The one that is furthest. */
+export const latest = (...marks: readonly [Mark, ...Mark[]]): Mark => marks.reduce((a, b) => (b.seq > a.seq ? b : a));
+
 const rangeSize = 24;
 
 export class Acked {
@@ -50,12 +59,12 @@ export class Acked {
   }
 
   /** The watermark, and the bytes of all events before it. */
-  get mark(): { readonly seq: number; readonly bytesBefore: number } {
+  get mark(): Mark {
     return { seq: this.watermark, bytesBefore: this.#bytes };
   }
 
   /** Bytes of all events before this mark, or before the watermark if that is later. */
-  bytesBefore({ seq, bytesBefore }: { readonly seq: number; readonly bytesBefore: number }): number {
+  bytesBefore({ seq, bytesBefore }: Mark): number {
     return seq < this.watermark ? this.#bytes : bytesBefore;
   }
 
@@ -79,7 +88,7 @@ export class Acked {
   }
 
   /** Everything before this mark is done with. What it was, and how many bytes, is said better here than it was known. */
-  advanceTo({ seq, bytesBefore }: { readonly seq: number; readonly bytesBefore: number }): void {
+  advanceTo({ seq, bytesBefore }: Mark): void {
     if (seq < this.watermark) return;
     this.watermark = seq;
     this.#bytes = bytesBefore;
@@ -91,6 +100,27 @@ export class Acked {
       this.#bytes += Math.round((bytes * (end - this.watermark)) / (end - start));
       this.watermark = end;
     }
+  }
+
+  /** What of these numbers is not done with: from, and up to. */
+  heldIn(from: number, to: number): [number, number][] {
+    const held: [number, number][] = [];
+    for (let start = this.skip(from); start < to; start = this.skip(start)) {
+      const end = Math.min(to, this.next(start));
+      held.push([start, end]);
+      start = end;
+    }
+    return held;
+  }
+
+  /** The same, with bytes. How they are shared nobody knows: the first range has them all. */
+  leftIn(from: Mark, to: Mark): Range[] {
+    const bytes = to.bytesBefore - this.bytesBefore(from) - this.bytesBetween(from.seq, to.seq);
+    return this.heldIn(from.seq, to.seq).map(([start, end], i) => ({
+      start,
+      end,
+      bytes: i === 0 ? Math.max(0, bytes) : 0,
+    }));
   }
 
   #advance({ end, bytes }: Range): void {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { isMissing, type Disk, type DiskFile } from '../core/disk.ts';
 import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch } from '../core/event.ts';
-import { Acked } from './acked.ts';
+import { Acked, latest, type Mark } from './acked.ts';
 import type { Codec, SegmentCodec } from './codec.ts';
 import {
   decodeFrameHeader,
@@ -19,13 +19,11 @@ import {
   headerSize,
   type SegmentHeader,
 } from './format.ts';
-import { refuseForeign, type LogOptions, type Mark } from './log.ts';
+import { directoriesOf, refuseForeign, type LogDirectories } from './log.ts';
 import { decodePayload } from './payload.ts';
-import { decodeCheckpoint, type Checkpoint } from './recovery.ts';
+import { checkpointPath, decodeCheckpoint, idOf, isSpare, type Checkpoint } from './recovery.ts';
 import { readSlots } from './register.ts';
 import { begun, firstOf, FrameReader, type Frame, type Segment } from './segment.ts';
-
-export type LogDirectories = Pick<LogOptions, 'dataDirs' | 'checkpointDir'>;
 
 /** A segment as it was found. `damaged`: its header was, and this is what must have been in it. */
 export interface FoundSegment extends Segment {
@@ -94,9 +92,6 @@ export interface CheckpointFile {
   readonly own: boolean;
 }
 
-/** The file's name in the checkpoint directory. */
-export const checkpointPath = (directory: string): string => join(directory, 'acked.checkpoint');
-
 /** What was looked at has been given back meanwhile. */
 class Moved extends Error {}
 
@@ -148,28 +143,15 @@ export async function* readThrough(disk: Disk, log: LogSurvey, codec: Codec): As
   if (log.end.seq > at.seq) yield missing(log, at, log.end);
 }
 
-/** The parts of a stretch of events that are not done with. */
-export function* heldIn(acked: Pick<Acked, 'skip' | 'next'>, from: number, to: number): Generator<[number, number]> {
-  for (let start = acked.skip(from); start < to; start = acked.skip(start)) {
-    const end = Math.min(to, acked.next(start));
-    yield [start, end];
-    start = end;
-  }
-}
-
 /** How many events of a stretch are not done with. */
-export const countHeld = (acked: Pick<Acked, 'skip' | 'next'>, from: number, to: number): number => {
-  let count = 0;
-  for (const [start, end] of heldIn(acked, from, to)) count += end - start;
-  return count;
-};
+export const countHeld = (acked: Acked, from: number, to: number): number =>
+  acked.heldIn(from, to).reduce((count, [start, end]) => count + end - start, 0);
 
 const endOf = ({ frame: { header } }: Piece): Mark => ({
   seq: header.seq + header.count,
   bytesBefore: header.bytesAfter,
 });
 const markOf = ({ first, bytesBefore }: SegmentHeader): Mark => ({ seq: first, bytesBefore });
-const latest = (...marks: readonly Mark[]): Mark => marks.reduce((a, b) => (b.seq > a.seq ? b : a));
 
 /** Events that no segment has. A file that cannot be read at all may be where they are. */
 const missing = ({ unreadable, segments, torn }: LogSurvey, from: Mark, to: Mark): Gap => {
@@ -192,19 +174,20 @@ const missing = ({ unreadable, segments, torn }: LogSurvey, from: Mark, to: Mark
   return { from, to, where: undefined, why: 'there is no file that has them' };
 };
 
-const survey = async (disk: Disk, { dataDirs, checkpointDir }: LogDirectories, codec: Codec): Promise<LogSurvey> => {
+const survey = async (disk: Disk, directories: LogDirectories, codec: Codec): Promise<LogSurvey> => {
+  const { dataDirs, checkpointDir } = directories;
   // What it confirms is in a segment that is seen next, or was done with and is said to be so by the second look.
   const before = await readCheckpoint(disk, checkpointDir);
   const files: Named[] = [];
   const [spares, aside]: [string[], string[]] = [[], []];
-  for (const directory of new Set([...dataDirs, checkpointDir])) {
+  for (const directory of directoriesOf(directories)) {
     const names = (await disk.list(directory)).sort();
     refuseForeign(directory, names);
     for (const name of names) {
       const path = join(directory, name);
       const first = firstOf(name);
       if (first !== undefined && dataDirs.includes(directory)) files.push(await look(disk, directory, path, first));
-      else if (/^\d{20}\.spare$/.test(name)) spares.push(path);
+      else if (isSpare(name)) spares.push(path);
       else if (/^(\d{20}\.seg|acked\.checkpoint)\.(torn|damaged|repaired)/.test(name)) aside.push(path);
     }
   }
@@ -216,13 +199,7 @@ const survey = async (disk: Disk, { dataDirs, checkpointDir }: LogDirectories, c
     );
 
   const whole = files.flatMap(file => (file.header === undefined ? [] : [found(file, file.header)]));
-  const id = whole[0]?.header.id ?? checkpoint?.value?.id;
-  const other = whole.find(({ header }) => id !== undefined && !header.id.equals(id));
-  if (other !== undefined)
-    throw new MillraceError(
-      'MR_FOREIGN_FILES',
-      `${other.path} belongs to another log than ${whole[0]?.path}. Each log needs directories of its own; move one of them.`,
-    );
+  const id = idOf(whole, checkpoint?.value);
   const unreadable: UnreadableFile[] = [];
   for (const file of files) {
     if (file.header !== undefined || file.empty) continue;
@@ -247,7 +224,7 @@ const survey = async (disk: Disk, { dataDirs, checkpointDir }: LogDirectories, c
   // A segment goes when a checkpoint says that it may. If that one cannot be read, this is an older one.
   if (checkpoint !== undefined && checkpoint.damaged > 0 && first !== undefined && first.header.first > acked.watermark)
     acked.advanceTo(markOf(first.header));
-  const ends: Mark[] = [acked.mark];
+  const ends: [Mark, ...Mark[]] = [acked.mark];
   if (last !== undefined) ends.push({ seq: last.end, bytesBefore: last.bytesAfter });
   if (confirmed !== undefined) ends.push({ seq: confirmed.end, bytesBefore: confirmed.bytes });
   return {
@@ -269,10 +246,9 @@ const readCheckpoint = async (disk: Disk, directory: string): Promise<Omit<Check
   for (let tries = 1; ; tries++) {
     const file = await openIfThere(disk, path);
     if (file === undefined) return undefined;
-    const { slots, damaged } = await readSlots(file).finally(() => file.close());
+    const { slots, newest: at, damaged } = await readSlots(file).finally(() => file.close());
     if (damaged > 0 && tries < mostTries) continue;
-    const [a, b] = slots;
-    const newest = (a?.generation ?? 0) >= (b?.generation ?? 0) ? a : b;
+    const newest = slots[at];
     const value = newest === undefined ? undefined : decodeCheckpoint(newest.value);
     return { path, generation: newest?.generation ?? 0, damaged, value };
   }

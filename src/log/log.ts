@@ -14,7 +14,7 @@ import { Deque } from '../core/deque.ts';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch, LogLife } from '../core/event.ts';
-import type { Acked, Range } from './acked.ts';
+import type { Acked, Mark, Range } from './acked.ts';
 import { Codec, type SegmentCodec } from './codec.ts';
 import {
   encodeFrameHeader,
@@ -27,7 +27,15 @@ import {
 } from './format.ts';
 import { encodeOffset, Offsets } from './offsets.ts';
 import { encodePayload, type Payload } from './payload.ts';
-import { decodeCheckpoint, encodeCheckpoint, freeName, recover, segmentPath, sparePath } from './recovery.ts';
+import {
+  checkpointPath,
+  decodeCheckpoint,
+  encodeCheckpoint,
+  freeName,
+  recover,
+  segmentPath,
+  sparePath,
+} from './recovery.ts';
 import { Register } from './register.ts';
 import { begun, type Segment } from './segment.ts';
 
@@ -57,12 +65,6 @@ export interface LogContext {
   readonly report: (problem: Error) => void;
   /** So many bytes that nobody can guess. Default: those of node:crypto. */
   readonly secret?: (count: number) => Buffer;
-}
-
-/** The number of an event, and the bytes of all before it. */
-export interface Mark {
-  readonly seq: number;
-  readonly bytesBefore: number;
 }
 
 /** Where a batch is. */
@@ -136,7 +138,7 @@ export class EventLog {
   #uncheckedBytes = Infinity;
   #reclaiming: Promise<void> | undefined;
   #closed = false;
-  #unlock: readonly (() => Promise<void>)[] = [];
+  #unlock!: () => Promise<void>;
 
   private constructor(options: LogOptions, context: LogContext, found: Awaited<ReturnType<typeof recover>>) {
     this.#options = options;
@@ -156,19 +158,17 @@ export class EventLog {
   /** Opens it, makes whole what a crash has left, and reports what is missing. */
   static async open(options: LogOptions, context: LogContext): Promise<EventLog> {
     const { disk } = context;
-    const unlock: (() => Promise<void>)[] = [];
+    for (const directory of directoriesOf(options)) {
+      await disk.makeDirectory(directory);
+      refuseForeign(directory, await disk.list(directory));
+    }
+    const unlock = await lockAll(disk, options);
     try {
-      for (const directory of directoriesOf(options)) {
-        await disk.makeDirectory(directory);
-        refuseForeign(directory, await disk.list(directory));
-        const free = await disk.lock?.(directory);
-        if (free !== undefined) unlock.push(free);
-      }
       const log = await EventLog.#open(options, context);
       log.#unlock = unlock;
       return log;
     } catch (thrown) {
-      for (const free of unlock) await free();
+      await unlock();
       throw thrown;
     }
   }
@@ -176,7 +176,7 @@ export class EventLog {
   static async #open(options: LogOptions, context: LogContext): Promise<EventLog> {
     const { disk, report } = context;
     const opened: { log?: EventLog } = {};
-    const path = join(options.checkpointDir, 'acked.checkpoint');
+    const path = checkpointPath(options.checkpointDir);
     const checkpoint = await Register.open(disk, path, () => (opened.log as EventLog).#checkpointValue());
     try {
       const value = checkpoint.found === undefined ? undefined : decodeCheckpoint(checkpoint.found);
@@ -248,7 +248,7 @@ export class EventLog {
   }
 
   /** Which numbers are done with. */
-  get acked(): Pick<Acked, 'skip' | 'next'> {
+  get acked(): Pick<Acked, 'skip' | 'heldIn'> {
     return this.#acked;
   }
 
@@ -274,20 +274,15 @@ export class EventLog {
 
   /** Events that cannot be read, up to the next one that can. They are counted, reported, and done with; true if there were any. */
   lose(from: Mark, to: Mark, why: string): boolean {
-    const before = this.counters.LostEventCount;
-    let bytes = Math.max(
-      0,
-      to.bytesBefore - this.#acked.bytesBefore(from) - this.#acked.bytesBetween(from.seq, to.seq),
-    );
-    for (let start = this.#acked.skip(from.seq); start < to.seq; start = this.#acked.skip(start)) {
-      const end = Math.min(to.seq, this.#acked.next(start));
-      this.counters.LostEventCount += end - start;
-      const message = `${end - start} events, numbers ${start} to ${end - 1}, are missing: ${why}.`;
+    const left = this.#acked.leftIn(from, to);
+    for (const range of left) {
+      const count = range.end - range.start;
+      this.counters.LostEventCount += count;
+      const message = `${count} events, numbers ${range.start} to ${range.end - 1}, are missing: ${why}.`;
       this.#context.report(new MillraceError('MR_DATA_LOST', message));
-      this.done({ start, end, bytes });
-      bytes = 0;
+      this.done(range);
     }
-    return this.counters.LostEventCount > before;
+    return left.length > 0;
   }
 
   /** Ends it: what waits is written, the checkpoint is made safe, the files are closed. */
@@ -305,7 +300,7 @@ export class EventLog {
       await this.#checkpoint.sync();
     } finally {
       await this.#checkpoint.close();
-      for (const free of this.#unlock) await free();
+      await this.#unlock();
     }
   }
 
@@ -588,7 +583,30 @@ export class EventLog {
   }
 }
 
-const directoriesOf = ({ dataDirs, checkpointDir }: LogOptions): string[] => [...new Set([...dataDirs, checkpointDir])];
+/** Where a log is. */
+export type LogDirectories = Pick<LogOptions, 'dataDirs' | 'checkpointDir'>;
+
+export const directoriesOf = ({ dataDirs, checkpointDir }: LogDirectories): string[] => [
+  ...new Set([...dataDirs, checkpointDir]),
+];
+
+/** Keeps other processes out of all of its directories, or of none; what it returns ends that. */
+export const lockAll = async (disk: Disk, directories: LogDirectories): Promise<() => Promise<void>> => {
+  const locks: (() => Promise<void>)[] = [];
+  const unlock = async () => {
+    for (const free of locks) await free();
+  };
+  try {
+    for (const directory of directoriesOf(directories)) {
+      const free = await disk.lock?.(directory);
+      if (free !== undefined) locks.push(free);
+    }
+    return unlock;
+  } catch (thrown) {
+    await unlock();
+    throw thrown;
+  }
+};
 
 /** Flume's file channel keeps `log-1`, `log-1.meta`, `in_use.lock` and its checkpoint in directories of the same names. */
 export const refuseForeign = (directory: string, names: readonly string[]): void => {

@@ -168,15 +168,7 @@ export class LogReader {
     this.#seq = end;
     this.#bytes = bytesAfter;
     if (batch === undefined) return [];
-    const wanted: Batch[] = [];
-    const { acked } = this.#log;
-    for (let from = acked.skip(seq); from < end; from = acked.skip(from)) {
-      const to = Math.min(end, acked.next(from));
-      wanted.push(batch.slice(from - seq, to - seq));
-      if (to === end) break;
-      from = to;
-    }
-    return wanted;
+    return this.#log.acked.heldIn(seq, end).map(([from, to]) => batch.slice(from - seq, to - seq));
   }
 
   async #decoded({ header, payload }: Frame): Promise<Batch> {

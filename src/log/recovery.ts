@@ -7,8 +7,7 @@
 import { basename, dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
-import { Acked } from './acked.ts';
-import type { Mark } from './log.ts';
+import { Acked, latest, type Mark } from './acked.ts';
 import {
   decodeFrameHeader,
   decodeSegmentHeader,
@@ -68,14 +67,18 @@ export interface Recovered {
   readonly problems: string[];
 }
 
+/** The file's name in the checkpoint directory. */
+export const checkpointPath = (directory: string): string => join(directory, 'acked.checkpoint');
+
 export const spareName = (first: number): string => `${String(first).padStart(20, '0')}.spare`;
-const isSpare = (name: string): boolean => /^\d{20}\.spare$/.test(name);
-/** This path, or with a number behind it: what is kept aside never replaces what was kept before. */
-export const freeName = async (disk: Disk, path: string): Promise<string> => {
+export const isSpare = (name: string): boolean => /^\d{20}\.spare$/.test(name);
+/** This path, or with a number behind it, from `first` on: what is kept aside never replaces what was kept before. */
+export const freeName = async (disk: Disk, path: string, first = 0): Promise<string> => {
   const names = new Set(await disk.list(dirname(path)));
-  let free = basename(path);
-  for (let n = 1; names.has(free); n++) free = `${basename(path)}.${n}`;
-  return join(dirname(path), free);
+  const named = (n: number) => (n === 0 ? path : `${path}.${n}`);
+  let n = first;
+  while (names.has(basename(named(n)))) n++;
+  return named(n);
 };
 
 /**
@@ -111,12 +114,12 @@ export const recover = async (
   const acked = trusted?.acked ?? new Acked(first?.header.first, first?.header.bytesBefore);
   const watermark = acked.mark;
   // Where it ends, says whoever knows of the latest end.
-  const ends: Mark[] = [watermark];
+  const ends: [Mark, ...Mark[]] = [watermark];
   if (last !== undefined) ends.push({ seq: last.end, bytesBefore: last.bytesAfter });
-  const found = latest(ends);
+  const found = latest(...ends);
   if (trusted !== undefined) ends.push({ seq: trusted.end, bytesBefore: trusted.bytes });
   if (removed !== undefined) ends.push({ seq: removed.first, bytesBefore: removed.bytesBefore });
-  const end = latest(ends);
+  const end = latest(...ends);
   const lost: (readonly [Mark, Mark])[] = [];
   if (first !== undefined && first.header.first > watermark.seq) {
     const begin: Mark = { seq: first.header.first, bytesBefore: first.header.bytesBefore };
@@ -128,9 +131,8 @@ export const recover = async (
   return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, offsets, problems };
 };
 
-const latest = (marks: readonly Mark[]): Mark => marks.reduce((a, b) => (b.seq > a.seq ? b : a));
-
-const idOf = (segments: readonly Segment[], checkpoint: Checkpoint | undefined): Buffer | undefined => {
+/** Which log the segments, or else the checkpoint, belong to. Throws `MR_FOREIGN_FILES` if they belong to several. */
+export const idOf = (segments: readonly Segment[], checkpoint: Checkpoint | undefined): Buffer | undefined => {
   const id = segments[0]?.header.id ?? checkpoint?.id;
   const other = segments.find(({ header }) => id !== undefined && !header.id.equals(id));
   if (other !== undefined)

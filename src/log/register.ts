@@ -42,11 +42,9 @@ export class Register {
   /** A write that has not begun yet: whoever asks for one now waits for it. */
   #queued: Promise<void> | undefined;
 
-  private constructor(file: DiskFile, slots: readonly (Slot | undefined)[], damaged: number, value: () => Buffer) {
+  private constructor(file: DiskFile, { slots, newest, damaged }: Slots, value: () => Buffer) {
     this.#file = file;
     this.#value = value;
-    const [a, b] = slots;
-    const newest = (a?.generation ?? 0) >= (b?.generation ?? 0) ? 0 : 1;
     this.found = slots[newest]?.value;
     this.damaged = damaged;
     this.#generation = slots[newest]?.generation ?? 0;
@@ -57,8 +55,7 @@ export class Register {
   static async open(disk: Disk, path: string, value: () => Buffer): Promise<Register> {
     const file = await disk.open(path, 'write');
     try {
-      const { slots, damaged } = await readSlots(file);
-      return new Register(file, slots, damaged, value);
+      return new Register(file, await readSlots(file), value);
     } catch (thrown) {
       await file.close();
       throw thrown;
@@ -103,10 +100,16 @@ export interface Slot {
   readonly value: Buffer;
 }
 
-/** What is in both slots, undefined where that is nothing whole; and how many of them are damaged. */
-export const readSlots = async (
-  file: DiskFile,
-): Promise<{ readonly slots: (Slot | undefined)[]; readonly damaged: number }> => {
+export interface Slots {
+  /** Both; undefined where there is nothing whole. */
+  readonly slots: readonly (Slot | undefined)[];
+  /** Which of them counts. */
+  readonly newest: 0 | 1;
+  /** How many of them are damaged. */
+  readonly damaged: number;
+}
+
+export const readSlots = async (file: DiskFile): Promise<Slots> => {
   const bytes = Buffer.alloc(2 * slotSize);
   await file.read(bytes, 0);
   const halves = [bytes.subarray(0, slotSize), bytes.subarray(slotSize)];
@@ -115,7 +118,9 @@ export const readSlots = async (
   const broken = slots.filter((slot, i) => slot === undefined && used[i] === true).length;
   // The second one is written first: when it has nothing, and the first has, it was cut off.
   const cut = used[0] === true && used[1] !== true ? 1 : 0;
-  return { slots, damaged: broken + cut };
+  const [a, b] = slots;
+  const newest = (a?.generation ?? 0) >= (b?.generation ?? 0) ? 0 : 1;
+  return { slots, newest, damaged: broken + cut };
 };
 
 const encode = (generation: number, value: Buffer): Buffer => {

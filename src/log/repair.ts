@@ -14,21 +14,19 @@ import { MillraceError } from '../core/errors.ts';
 import type { Codec } from './codec.ts';
 import { encodeFrameHeader, encodeSegmentHeader, frameHeaderSize, frameSize, type SegmentHeader } from './format.ts';
 import {
-  checkpointPath,
   countHeld,
   frameSpan,
-  heldIn,
   inspectLog,
   isGap,
   readThrough,
   type FoundSegment,
   type Gap,
-  type LogDirectories,
   type LogSurvey,
 } from './inspect.ts';
-import type { Mark } from './log.ts';
+import type { Mark } from './acked.ts';
+import { lockAll, type LogDirectories } from './log.ts';
 import { Offsets } from './offsets.ts';
-import { encodeCheckpoint } from './recovery.ts';
+import { checkpointPath, encodeCheckpoint, freeName } from './recovery.ts';
 import { Register } from './register.ts';
 import { FrameReader, segmentName } from './segment.ts';
 
@@ -95,21 +93,9 @@ export const repairLog = (disk: Disk, options: RepairOptions): Promise<Repaired>
 };
 
 /** Keeps other processes out while it acts. */
-export const locked = async <R>(
-  disk: Disk,
-  { dataDirs, checkpointDir }: LogDirectories,
-  act: () => Promise<R>,
-): Promise<R> => {
-  const unlock: (() => Promise<void>)[] = [];
-  try {
-    for (const directory of new Set([...dataDirs, checkpointDir])) {
-      const free = await disk.lock?.(directory);
-      if (free !== undefined) unlock.push(free);
-    }
-    return await act();
-  } finally {
-    for (const free of unlock) await free();
-  }
+export const locked = async <R>(disk: Disk, directories: LogDirectories, act: () => Promise<R>): Promise<R> => {
+  const unlock = await lockAll(disk, directories);
+  return act().finally(unlock);
 };
 
 const rewrite = async (disk: Disk, options: RepairOptions): Promise<Repaired> => {
@@ -164,14 +150,8 @@ const plan = async (disk: Disk, log: LogSurvey, codec: Codec) => {
   return { runs, gaps };
 };
 
-/** The first name of this kind that is free. The log itself sets files aside as `.damaged`, and would replace one that is there. */
-const asideName = async (disk: Disk, path: string): Promise<string> => {
-  const names = await disk.list(dirname(path));
-  for (let n = 1; ; n++) {
-    const aside = `${path}.damaged.${n}`;
-    if (!names.some(name => join(dirname(path), name) === aside)) return aside;
-  }
-};
+/** Numbers begin at 1: without one it would look like what the log itself has set aside. */
+const asideName = (disk: Disk, path: string): Promise<string> => freeName(disk, `${path}.damaged`, 1);
 
 const setAside = async (disk: Disk, path: string, dryRun: boolean): Promise<Replacement> => {
   const aside = await asideName(disk, path);
@@ -280,13 +260,7 @@ const write = async (
 
 /** What cannot be read counts as done with, and the log goes on behind it: else it would be reported each time. */
 const passOver = async (disk: Disk, { id, end, acked, checkpoint }: LogSurvey, gaps: readonly Gap[], path: string) => {
-  for (const { from, to } of gaps) {
-    let bytes = Math.max(0, to.bytesBefore - acked.bytesBefore(from) - acked.bytesBetween(from.seq, to.seq));
-    for (const [start, stop] of [...heldIn(acked, from.seq, to.seq)]) {
-      acked.add({ start, end: stop, bytes });
-      bytes = 0;
-    }
-  }
+  for (const { from, to } of gaps) for (const range of acked.leftIn(from, to)) acked.add(range);
   const own = { id: Buffer.from(id ?? '', 'hex'), end: end.seq, bytes: end.bytesBefore, directories: 1, acked };
   const value = checkpoint?.own === true ? { ...checkpoint.value, ...own } : own;
   const register = await Register.open(disk, path, () => encodeCheckpoint(value));

@@ -64,13 +64,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'lets segments go before the checkpoint is safe': {
     by: 'crash',
-    patches: [
-      [
-        'log.ts',
-        'let { watermark } = this.#acked;\n      await this.#checkpoint.sync();',
-        'let { watermark } = this.#acked;',
-      ],
-    ],
+    patches: [['log.ts', 'let watermark = -1;', 'let { watermark } = this.#acked;']],
   },
   'has one slot only': { by: 'crash', patches: [['register.ts', 'this.#slot = 1 - this.#slot;\n', '']] },
   'writes both slots without a sync': { by: 'crash', patches: [['register.ts', 'await this.#file.sync();', '']] },
@@ -122,7 +116,13 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'counts lost events of which some were done with': {
     by: 'damage',
-    patches: [['log.ts', 'const end = Math.min(to.seq, this.#acked.next(start));', 'const end = to.seq;']],
+    patches: [
+      [
+        'acked.ts',
+        'return this.heldIn(from.seq, to.seq).map(',
+        'return [[this.skip(from.seq), to.seq] as const].filter(([start, end]) => start < end).map(',
+      ],
+    ],
   },
 };
 
