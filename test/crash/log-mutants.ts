@@ -64,7 +64,13 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'lets segments go before the checkpoint is safe': {
     by: 'crash',
-    patches: [['log.ts', 'let watermark = -1;', 'let { watermark } = this.#acked;']],
+    patches: [
+      [
+        'log.ts',
+        'let { watermark } = this.#acked;\n      await this.#checkpoint.sync();',
+        'let { watermark } = this.#acked;',
+      ],
+    ],
   },
   'has one slot only': { by: 'crash', patches: [['register.ts', 'this.#slot = 1 - this.#slot;\n', '']] },
   'writes both slots without a sync': { by: 'crash', patches: [['register.ts', 'await this.#file.sync();', '']] },
