@@ -270,18 +270,9 @@ export class Channel<T = FlumeEvent> {
   }
 
   async #open(): Promise<void> {
-    const { clock, random, log, metrics, ledger, disk } = this.#scope;
+    const { clock, ledger } = this.#scope;
     try {
-      const opening = this.#store.open?.({
-        clock,
-        random,
-        log,
-        metrics,
-        ledger,
-        disk,
-        name: this.#name,
-        wake: () => this.#wake(),
-      });
+      const opening = this.#store.open?.({ ...this.#scope.context, name: this.#name, wake: () => this.#wake() });
       if (opening !== undefined) await (this.#opening = opening);
       // What is there already came from another life of this flow.
       ledger.kept -= this.#store.kept ?? 0;

@@ -72,6 +72,12 @@ export class Scope implements Context {
     this.disk = given.disk ?? systemDisk;
   }
 
+  /** What components are lent of it. */
+  get context(): Context {
+    const { clock, random, log, metrics, ledger, disk } = this;
+    return { clock, random, log, metrics, ledger, disk };
+  }
+
   get sourcesOpen(): number {
     return this.#sessions.size;
   }

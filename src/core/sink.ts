@@ -102,12 +102,12 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
     if (this.#scope !== undefined)
       throw new MillraceError('MR_SINK_USED', 'this sink is used by another flow; make a new one for each flow.');
     const name = this.#options.name ?? 'sink';
-    const { clock, random, log, metrics, ledger, disk } = scope;
+    const { clock, metrics } = scope;
     const counters =
       (metrics.find('SINK', name) as SinkCounters | undefined) ?? metrics.register('SINK', name, sinkCounters());
     counters.StartTime = clock.now();
     this.#scope = scope;
-    this.#context = { name, counters, clock, random, log, metrics, ledger, disk };
+    this.#context = { ...scope.context, name, counters };
     scope.waitFor(this.done);
     const { initial = 100, max = 30_000, attempts = Infinity } = this.#options.retry ?? {};
     const shared: Shared<T> = {

@@ -175,20 +175,14 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     });
     this.#outlet.reports = options.onFailure === 'report';
     scope.opened(this, this.closed);
-    const { clock, random, log, metrics, ledger, disk } = scope;
     const context: SourceContext = {
+      ...scope.context,
       name,
       counters: this.#counters,
-      clock,
-      random,
-      log,
-      metrics,
-      ledger,
-      disk,
       offsets: prefix => scope.offsets(prefix),
     };
     // Never emit before subscribe() has returned: the caller has no subscription to cancel yet.
-    const open = () => clock.soon(() => void this.#open(opener, context));
+    const open = () => scope.clock.soon(() => void this.#open(opener, context));
     if (previous === undefined) open();
     else previous.then(open, open);
   }

@@ -47,10 +47,7 @@ const durable: ChannelSpec<Set<FlumeEvent>> = {
 process.env['MILLRACE_TEST_KEY'] = '00'.repeat(32);
 
 /** What is current, on this disk. */
-const onDisk = (disk: CrashDisk): Scope => {
-  const { clock, random, log, metrics, ledger } = currentScope();
-  return new Scope({ clock, random, log, metrics, ledger, disk });
-};
+const onDisk = (disk: CrashDisk): Scope => new Scope({ ...currentScope().context, disk });
 
 /** Over a disk in memory, with files so small that there are many. */
 const file = (name: string, options: FileChannelOptions): ChannelSpec<CrashDisk> => ({
