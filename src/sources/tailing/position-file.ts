@@ -16,10 +16,10 @@
  * @module
  */
 import { stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import type { Disk } from '../../core/disk.ts';
-import { MillraceError, systemCode, toError } from '../../core/errors.ts';
+import { MillraceError, toError } from '../../core/errors.ts';
 import type { Log } from '../../core/scope.ts';
+import { readWhole, replaceWhole } from '../whole-file.ts';
 
 /** Some bytes, by their number and hash. */
 export interface Fingerprint {
@@ -157,16 +157,8 @@ const load = async (disk: Disk, path: string, log: Log, now: number) => {
 
 const readText = async (disk: Disk, path: string): Promise<string | undefined> => {
   try {
-    const file = await disk.open(path, 'read');
-    try {
-      const bytes = Buffer.alloc(await file.size());
-      return bytes.toString('utf8', 0, await file.read(bytes, 0));
-    } finally {
-      await file.close();
-    }
+    return (await readWhole(disk, path))?.toString();
   } catch (thrown) {
-    const { cause } = toError(thrown);
-    if (systemCode(cause) === 'ENOENT') return undefined;
     throw new MillraceError('MR_IO', `the position file cannot be read: ${toError(thrown).message}`, { cause: thrown });
   }
 };
@@ -175,28 +167,9 @@ const readText = async (disk: Disk, path: string): Promise<string | undefined> =
 export const savePositions = async (disk: Disk, path: string, positions: Iterable<Position>): Promise<void> => {
   const all = Array.from(positions);
   try {
-    await disk.makeDirectory(dirname(path));
-    await replace(disk, besides(path), formatPositions(all, true));
-    await replace(disk, path, formatPositions(all));
+    await replaceWhole(disk, besides(path), formatPositions(all, true));
+    await replaceWhole(disk, path, formatPositions(all));
   } catch (cause) {
     throw new MillraceError('MR_IO', `positions cannot be written: ${toError(cause).message}`, { cause });
   }
-};
-
-const replace = async (disk: Disk, path: string, text: string): Promise<void> => {
-  const next = `${path}.tmp`;
-  const bytes = Buffer.from(text);
-  const file = await disk.open(next, 'write');
-  try {
-    // A longer one may have been left behind.
-    await file.truncate(bytes.length);
-    await file.write([bytes], 0);
-    // Without it the rename may reach the disk before the content, and a power cut leaves an empty file.
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await disk.rename(next, path);
-  // Without it a power cut may bring back the file of before, and its lines are delivered twice.
-  await disk.syncDirectory(dirname(path));
 };
