@@ -10,6 +10,7 @@ import { choice, fieldInfo, flag, int, list, map, path, text, withHome } from '.
 import { Codec } from '../../log/codec.ts';
 import type { Fsync } from '../../log/log.ts';
 import { FileStore } from './file-store.ts';
+import { keepAlive } from './limits.ts';
 
 /** `commit`, `never` or `{ interval }`, in code; a file has Flume's two keys for it. */
 const fsyncOption = (() => {
@@ -98,13 +99,7 @@ const options = z.object({
     unit: 'bytes',
   }),
   transactionCapacity: int('The most events of one put or one delivery.', { default: 10_000, min: 1, unit: 'events' }),
-  keepAlive: int('How long a put waits for room before it is nacked. In code the default is: as long as it takes.', {
-    flume: 'keep-alive',
-    optional: true,
-    agentDefault: 3,
-    min: 0,
-    unit: 's',
-  }),
+  keepAlive,
 });
 export type FileChannelOptions = z.input<typeof options>;
 

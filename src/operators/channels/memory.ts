@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { getHeapStatistics } from 'node:v8';
 import { z } from 'zod';
 import { defineChannel, type Store } from '../../core/channel.ts';
 import { MillraceError } from '../../core/errors.ts';
@@ -11,6 +10,7 @@ import type { Batch, FlumeEvent } from '../../core/event.ts';
 import { int } from '../../core/options.ts';
 import type { Entry } from '../../core/outlet.ts';
 import { EntryQueue } from './entry-queue.ts';
+import { keepAlive, memoryBytes, memoryLimits } from './limits.ts';
 
 const options = z.object({
   capacity: int('The most events it holds, taken and not yet acked ones included.', {
@@ -24,24 +24,8 @@ const options = z.object({
     min: 1,
     unit: 'events',
   }),
-  byteCapacity: int('The most bytes it holds, bodies and headers. Default: 80 % of the heap limit.', {
-    optional: true,
-    min: 1,
-    unit: 'bytes',
-  }),
-  byteCapacityBufferPercentage: int('How much of byteCapacity is left free.', {
-    default: 20,
-    min: 0,
-    max: 99,
-    unit: '%',
-  }),
-  keepAlive: int('How long a put waits for room before it is nacked. In code the default is: as long as it takes.', {
-    flume: 'keep-alive',
-    optional: true,
-    agentDefault: 3,
-    min: 0,
-    unit: 's',
-  }),
+  ...memoryLimits,
+  keepAlive,
 });
 export type MemoryChannelOptions = z.input<typeof options>;
 
@@ -88,19 +72,14 @@ export const memoryChannel = defineChannel({
   className: 'org.apache.flume.channel.MemoryChannel',
   summary: 'Holds events in memory; fast, and gone with the process.',
   options,
-  open: <T>({
-    capacity,
-    transactionCapacity = 0,
-    byteCapacity,
-    byteCapacityBufferPercentage,
-  }: z.output<typeof options>): Store<T> => {
+  open: <T>(given: z.output<typeof options>): Store<T> => {
+    const { capacity, transactionCapacity = 0 } = given;
     if (transactionCapacity > capacity) {
       throw new MillraceError(
         'MR_CONFIG',
         `memory: transactionCapacity ${transactionCapacity} must not exceed capacity ${capacity}.`,
       );
     }
-    const bytes = byteCapacity ?? Math.floor(0.8 * getHeapStatistics().heap_size_limit);
-    return new MemoryStore<T>(capacity, Math.floor(bytes * (1 - byteCapacityBufferPercentage / 100)));
+    return new MemoryStore<T>(capacity, memoryBytes(given));
   },
 });

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { getHeapStatistics } from 'node:v8';
 import { z } from 'zod';
 import { defineChannel, type EventChannel, type Store, type StoreContext } from '../../core/channel.ts';
 import type { Batch, FlumeEvent } from '../../core/event.ts';
@@ -12,30 +11,15 @@ import type { Entry } from '../../core/outlet.ts';
 import { EntryQueue } from './entry-queue.ts';
 import { logOptions, logOptionsOf } from './file.ts';
 import { FileStore } from './file-store.ts';
+import { keepAlive, memoryBytes, memoryLimits } from './limits.ts';
 
 const options = z.object({
   ...logOptions,
   memoryCapacity: int('The most events in memory; 0 is none.', { default: 10_000, min: 0, unit: 'events' }),
   overflowCapacity: int('The most events in files; 0 is none.', { default: 100_000_000, min: 0, unit: 'events' }),
-  byteCapacity: int('The most bytes in memory, bodies and headers. Default: 80 % of the heap limit.', {
-    optional: true,
-    min: 1,
-    unit: 'bytes',
-  }),
-  byteCapacityBufferPercentage: int('How much of byteCapacity is left free.', {
-    default: 20,
-    min: 0,
-    max: 99,
-    unit: '%',
-  }),
+  ...memoryLimits,
   transactionCapacity: int('The most events of one put or one delivery.', { default: 10_000, min: 1, unit: 'events' }),
-  keepAlive: int('How long a put waits for room before it is nacked. In code the default is: as long as it takes.', {
-    flume: 'keep-alive',
-    optional: true,
-    agentDefault: 3,
-    min: 0,
-    unit: 's',
-  }),
+  keepAlive,
 });
 export type SpillableChannelOptions = z.input<typeof options>;
 
@@ -147,10 +131,9 @@ export const spillableChannel: EventChannel<typeof options> = defineChannel({
   summary: 'Holds events in memory, and in files when there are many.',
   options,
   open: <T>(given: z.output<typeof options>): Store<T> => {
-    const { memoryCapacity, overflowCapacity, byteCapacity, byteCapacityBufferPercentage } = given;
-    const bytes = byteCapacity ?? Math.floor(0.8 * getHeapStatistics().heap_size_limit);
+    const { memoryCapacity, overflowCapacity } = given;
     const store = new SpillableStore(
-      { events: memoryCapacity, bytes: Math.floor(bytes * (1 - byteCapacityBufferPercentage / 100)) },
+      { events: memoryCapacity, bytes: memoryBytes(given) },
       new FileStore({
         ...logOptionsOf(given),
         capacity: { events: overflowCapacity, bytes: Number.MAX_SAFE_INTEGER },
