@@ -158,10 +158,15 @@ export class Batch<T = FlumeEvent> {
 
   /** The same events, of which it is known where they are. */
   placed(positions: readonly Position[]): Batch<T> {
-    const batch = new Batch<T>(this.length, undefined, undefined);
-    batch.#parts = [this];
-    batch.#byteLength = this.byteLength;
+    const batch = this.#same();
     batch.#positions = positions;
+    return batch;
+  }
+
+  #same(): Batch<T> {
+    const batch = new Batch<T>(this.length, this.#events, this.#block);
+    batch.#parts = [this];
+    batch.#byteLength = this.#byteLength;
     return batch;
   }
 
@@ -172,9 +177,7 @@ export class Batch<T = FlumeEvent> {
   /** The same events, of which it is known where their source goes on. */
   upTo(offset: SourceOffset | undefined): Batch<T> {
     if (offset === undefined || offset === this.#sourceOffset) return this;
-    const batch = new Batch<T>(this.length, this.#events, this.#block);
-    batch.#parts = [this];
-    batch.#byteLength = this.#byteLength;
+    const batch = this.#same();
     batch.#positions = this.#positions;
     batch.#sourceOffset = offset;
     return batch;

@@ -34,7 +34,8 @@ import {
 } from './spooling/spool-file.ts';
 import { Changed, NoText, SpoolReader, type Format, type Piece } from './spooling/spool-reader.ts';
 import type { FlumePosition } from './spooling/flume-tracker.ts';
-import { prefixOf, SpoolOffset, trackedOf, Tracker, withOffsets, type Tracked } from './spooling/tracker.ts';
+import { prefixOf } from './lazy-offset.ts';
+import { spoolOffset, trackedOf, Tracker, withOffsets, type Tracked } from './spooling/tracker.ts';
 
 const options = z
   .object({
@@ -223,7 +224,7 @@ class Spooling implements SourceSession<Tag> {
       charset === undefined ? { charset: noText, maxLength: maxBlobLength } : { charset, maxLength: maxLineLength };
     this.#spoolDir = resolve(options.spoolDir);
     this.#trackerDir = resolve(this.#spoolDir, options.trackerDir);
-    this.#prefix = prefixOf(this.#trackerDir);
+    this.#prefix = prefixOf('spooldir', this.#trackerDir);
     this.#tracker = new Tracker(this.#trackerDir, this.#spoolDir, context.disk);
     this.#scanner = new Scanner(
       {
@@ -321,7 +322,7 @@ class Spooling implements SourceSession<Tag> {
         this.#room?.();
       }
       this.#asked = false;
-      this.#emitter.emit(batch, { file, sent }, new SpoolOffset(this.#prefix, file, mark));
+      this.#emitter.emit(batch, { file, sent }, spoolOffset(this.#prefix, file, mark));
     }
   }
 

@@ -21,7 +21,8 @@ import { Discovery } from './tailing/discovery.ts';
 import { fileGroups, type Problem } from './tailing/file-groups.ts';
 import { chunkSize, LineReader, type Chunk, type Rewritten } from './tailing/line-reader.ts';
 import { Multiline } from './tailing/multiline.ts';
-import { FileOffset, prefixOf, withOffsets } from './tailing/offsets.ts';
+import { prefixOf } from './lazy-offset.ts';
+import { fileOffset, withOffsets } from './tailing/offsets.ts';
 import { loadPositions, savePositions } from './tailing/position-file.ts';
 import { compression } from './tailing/fingerprint.ts';
 import { Copies } from './tailing/copies.ts';
@@ -215,7 +216,7 @@ class Tailing implements SourceSession<Sent> {
       PositionWriteFail: 0,
     };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
-    this.#prefix = prefixOf(options.positionFile);
+    this.#prefix = prefixOf('taildir', options.positionFile);
     this.#multiline = Multiline.of(options);
     this.#reader = new LineReader(options.maxLineLength, this.#multiline);
   }
@@ -289,7 +290,7 @@ class Tailing implements SourceSession<Sent> {
         this.#room?.();
       }
       this.#asked = false;
-      this.#emitter.emit(batch, sent, new FileOffset(this.#prefix, chunk.file, sent));
+      this.#emitter.emit(batch, sent, fileOffset(this.#prefix, chunk.file, sent));
     }
   }
 

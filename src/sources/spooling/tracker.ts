@@ -15,7 +15,7 @@ import { MillraceError, toError } from '../../core/errors.ts';
 import type { SourceOffset } from '../../core/event.ts';
 import type { Log } from '../../core/scope.ts';
 import { readFlumeTracker, type FlumePosition } from './flume-tracker.ts';
-import { fingerprint } from '../tailing/fingerprint.ts';
+import { LazyOffset } from '../lazy-offset.ts';
 import { readWhole, replaceWhole } from '../whole-file.ts';
 import type { Look, Mark, SpoolFile } from './spool-file.ts';
 
@@ -118,28 +118,9 @@ export class Tracker {
   }
 }
 
-/** Which offsets are those of the source with this tracker directory. */
-export const prefixOf = (trackerDir: string): string => `spooldir ${fingerprint(Buffer.from(trackerDir)).hash} `;
-
-/**
- * What a durable channel keeps with what is on its way: it has that before the tracker does, which is written after the ack.
- * It is only made for who asks.
- */
-export class SpoolOffset implements SourceOffset {
-  readonly key: string;
-  readonly #file: SpoolFile;
-  readonly #mark: Mark;
-
-  constructor(prefix: string, file: SpoolFile, mark: Mark) {
-    this.key = prefix + file.identity;
-    this.#file = file;
-    this.#mark = mark;
-  }
-
-  get value(): string {
-    return JSON.stringify(printable({ ...trackedOf(this.#file), ...this.#mark }));
-  }
-}
+/** What a durable channel keeps with what is on its way: it has that before the tracker does, which is written after the ack. */
+export const spoolOffset = (prefix: string, file: SpoolFile, mark: Mark): SourceOffset =>
+  new LazyOffset(prefix + file.identity, () => JSON.stringify(printable({ ...trackedOf(file), ...mark })));
 
 /** What was tracked, or what a channel knows where that is further. */
 export const withOffsets = (tracked: readonly Tracked[], offsets: ReadonlyMap<string, string>): Tracked[] => {

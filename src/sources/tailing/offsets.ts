@@ -5,31 +5,14 @@
  * @module
  */
 import type { SourceOffset } from '../../core/event.ts';
-import { fingerprint } from './fingerprint.ts';
+import { LazyOffset } from '../lazy-offset.ts';
 import { formatPositions, parsePositions, type Position, type SavedPositions } from './position-file.ts';
 import type { Sent } from './progress.ts';
 import type { TailFile } from './tail-file.ts';
 
-/** Which offsets are those of the source with this position file. */
-export const prefixOf = (positionFile: string): string => `taildir ${fingerprint(Buffer.from(positionFile)).hash} `;
-
-/** The position behind what is on its way. It is only made for who asks. */
-export class FileOffset implements SourceOffset {
-  readonly key: string;
-  readonly #file: TailFile;
-  readonly #sent: Sent;
-  #value: string | undefined;
-
-  constructor(prefix: string, file: TailFile, sent: Sent) {
-    this.key = prefix + file.key;
-    this.#file = file;
-    this.#sent = sent;
-  }
-
-  get value(): string {
-    return (this.#value ??= formatPositions([this.#file.reached(this.#sent)], true));
-  }
-}
+/** The position behind what is on its way. */
+export const fileOffset = (prefix: string, file: TailFile, sent: Sent): SourceOffset =>
+  new LazyOffset(prefix + file.key, () => formatPositions([file.reached(sent)], true));
 
 /** The saved positions, or what a channel knows where that is further. */
 export const withOffsets = (saved: SavedPositions, offsets: ReadonlyMap<string, string>): SavedPositions => {
