@@ -59,6 +59,13 @@ export {
 } from './core/source.ts';
 export { createChannel, type Channel, type ChannelOptions, type OutputOptions, type Store } from './core/channel.ts';
 export { Entry, type MaxInFlight, type Redelivery } from './core/outlet.ts';
-export { createSink, type Sink, type SinkContext, type SinkOptions, type SinkWriter } from './core/sink.ts';
+export {
+  createSink,
+  PartlyWritten,
+  type Sink,
+  type SinkContext,
+  type SinkOptions,
+  type SinkWriter,
+} from './core/sink.ts';
 export type { Clock } from './core/clock.ts';
 export type { Log } from './core/scope.ts';

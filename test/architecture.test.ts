@@ -48,7 +48,7 @@ const layers: Readonly<Record<string, readonly string[]>> = {
   sinks: ['core', 'protocols', 'log'],
   monitor: ['core', 'protocols'],
   agent: ['core', 'protocols', 'log', 'operators', 'monitor'],
-  testing: ['core', 'operators'],
+  testing: ['core', 'protocols', 'operators'],
 };
 
 const sources = filesUnder('src', '.ts');

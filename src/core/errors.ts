@@ -48,6 +48,31 @@ export const errorCodes = {
     meaning: 'The flow was aborted, or a stop ran out of time, before this was settled.',
   },
   MR_IO: { retriable: true, meaning: 'The operating system refused a file or socket operation; the cause says which.' },
+  MR_KAFKA: {
+    retriable: true,
+    meaning: 'A Kafka broker could not do what it was asked; the message names broker, topic and partition.',
+  },
+  MR_KAFKA_LOGIN: {
+    retriable: true,
+    meaning:
+      'A Kafka broker refused the login or the TLS handshake; new credentials are used as soon as they are there.',
+  },
+  MR_KAFKA_NOT_AUTHORIZED: {
+    retriable: false,
+    meaning: 'The Kafka user has no right to do this; the message says which right on which topic or group.',
+  },
+  MR_KAFKA_OFFSET: {
+    retriable: false,
+    meaning: 'The records that were to be read next are not in the Kafka partition any more, or not yet.',
+  },
+  MR_KAFKA_UNKNOWN_TOPIC: {
+    retriable: true,
+    meaning: 'The Kafka topic or partition does not exist; create it, or let brokers do so.',
+  },
+  MR_KAFKA_UNREACHABLE: {
+    retriable: true,
+    meaning: 'No Kafka broker answers under these addresses; it is tried again.',
+  },
   MR_NEWER_FORMAT: {
     retriable: false,
     meaning: 'A file was written by a newer version; it is left as it is. Use that version.',
@@ -65,6 +90,10 @@ export const errorCodes = {
   MR_DISK_FULL: {
     retriable: true,
     meaning: 'Less room is left on the disk than minimumRequiredSpace; it goes on when there is more.',
+  },
+  MR_PEER_MISSING: {
+    retriable: false,
+    meaning: 'A package that this component needs is not installed; the message says how to install it.',
   },
   MR_SINK_FAILED: { retriable: true, meaning: 'A sink could not write, and its retry policy is spent.' },
   MR_SINK_USED: { retriable: false, meaning: 'A sink value belongs to one flow; make a new one for the next flow.' },

@@ -18,6 +18,22 @@ export interface SinkContext extends Context {
   readonly counters: SinkCounters;
 }
 
+/**
+ * What a writer throws when it knows that only some events of a batch could not be written. The others are acked, what can
+ * never be written is rejected alone, and the rest is tried again.
+ */
+export class PartlyWritten extends Error {
+  /** By its place in the batch: why an event was not written. */
+  readonly failed: ReadonlyMap<number, Error>;
+
+  constructor(failed: ReadonlyMap<number, Error>) {
+    const [first] = failed.values();
+    super(`${failed.size} events were not written: ${first?.message ?? ''}`, { cause: first });
+    this.name = 'PartlyWritten';
+    this.failed = failed;
+  }
+}
+
 /** A destination. Only `write` is needed. */
 export interface SinkWriter<T = FlumeEvent> {
   /** Called once before the first write; what it throws is retried like a failed write. */
@@ -25,6 +41,7 @@ export interface SinkWriter<T = FlumeEvent> {
   /**
    * Writes all events of the batch, or throws. Returning (or resolving) is the ack. A thrown error is retried in place;
    * one that is permanent (`MillraceError` with `retriable: false`) rejects the event it belongs to, found by halving.
+   * A destination that says which events it has throws {@link PartlyWritten}.
    */
   write(batch: Batch<T>): void | Promise<void>;
   /** Called once after the last write. */
@@ -340,16 +357,19 @@ class Lane<T> {
 
   #written(): boolean {
     const delivery = this.#current as Delivery<T>;
-    const { counters } = this.#shared.context;
     this.#shared.trouble = undefined;
     this.#current = undefined;
     this.#attempt = 0;
+    this.#ack(delivery);
+    return true;
+  }
+
+  #ack(delivery: Delivery<T>): void {
     // Counted before it is settled: settling may let the next one out, and the books must be right by then.
     const { ledger, length } = delivery;
     ledger.delivered += length;
-    if (delivery.ack()) counters.EventDrainSuccessCount += length;
+    if (delivery.ack()) this.#shared.context.counters.EventDrainSuccessCount += length;
     else ledger.delivered -= length;
-    return true;
   }
 
   /** What to do about a failed attempt; true to go on at once. */
@@ -358,8 +378,11 @@ class Lane<T> {
     const { context, attempts, backoff } = this.#shared;
     const delivery = this.#current;
     context.counters.EventWriteFail++;
-    if (delivery !== undefined && isPermanent(cause) && this.#shared.aborted === undefined)
-      return this.#poisoned(delivery, cause);
+    if (delivery !== undefined && this.#shared.aborted === undefined) {
+      if (cause instanceof PartlyWritten) {
+        if (!this.#takeApart(delivery, cause.failed)) return true;
+      } else if (isPermanent(cause)) return this.#poisoned(delivery, cause);
+    }
     this.#attempt++;
     this.#shared.trouble = cause;
     if (this.#shared.aborted !== undefined || (delivery === undefined && !this.#shared.wanted())) return true;
@@ -369,7 +392,7 @@ class Lane<T> {
         `${context.name} failed ${this.#attempt} times: ${cause.message}`,
         { cause },
       );
-      if (delivery !== undefined) return this.#giveUp(delivery, spent);
+      if (this.#current !== undefined) return this.#giveUp(this.#current, spent);
       // It could not be opened: somebody else may be able to deliver what waits.
       this.#shared.refuse(spent);
     }
@@ -393,6 +416,27 @@ class Lane<T> {
     this.#attempt = 0;
     delivery.nack(cause);
     return true;
+  }
+
+  /** Settles what is written and what never will be. The rest is what is tried again; false if there is none. */
+  #takeApart(delivery: Delivery<T>, failed: ReadonlyMap<number, Error>): boolean {
+    const written: T[] = [];
+    const again: T[] = [];
+    const never: { readonly event: T; readonly cause: Error }[] = [];
+    delivery.events.forEach((event, i) => {
+      const cause = failed.get(i);
+      if (cause === undefined) written.push(event);
+      else if (isPermanent(cause)) never.push({ event, cause });
+      else again.push(event);
+    });
+    if (again.length === delivery.length) return true;
+    const lists = [again, written].filter(({ length }) => length > 0);
+    const parts = delivery.fork([...lists, ...never.map(({ event }) => [event])]);
+    this.#current = again.length > 0 ? parts.shift() : undefined;
+    if (written.length > 0) this.#ack(parts.shift() as Delivery<T>);
+    parts.forEach((part, i) => part.reject((never[i] as (typeof never)[number]).cause));
+    if (this.#current === undefined) this.#attempt = 0;
+    return this.#current !== undefined;
   }
 
   /** Halves the batch until the event that cannot be written is alone: at most log2(n) extra writes each. */

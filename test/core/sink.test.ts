@@ -4,7 +4,7 @@ import type { Delivery } from '../../src/core/delivery.ts';
 import { MillraceError } from '../../src/core/errors.ts';
 import type { Batch } from '../../src/core/event.ts';
 import { run } from '../../src/core/flow.ts';
-import { createSink, type SinkOptions, type SinkWriter } from '../../src/core/sink.ts';
+import { createSink, PartlyWritten, type SinkOptions, type SinkWriter } from '../../src/core/sink.ts';
 import { scriptedSource } from '../../src/testing/index.ts';
 import { counting, deferred, numbers, world } from './fakes.ts';
 
@@ -184,6 +184,46 @@ describe('writing', () => {
     expect(written).toEqual([1]);
     expect(scope.ledger.delivered).toBe(0);
   });
+});
+
+test('a writer that says which events it has gets only the others again, and what can never be written is rejected alone', async () => {
+  const writes: number[][] = [];
+  let down = true;
+  const { clock, flow, sink } = into(
+    async events => {
+      writes.push([...events]);
+      const failed = events.flatMap((n, i): [number, Error][] =>
+        n % 5 === 0 ? [[i, poison()]] : n % 3 === 0 && down ? [[i, new Error('down')]] : [],
+      );
+      down = false;
+      if (failed.length > 0) throw new PartlyWritten(new Map(failed));
+    },
+    [{ emit: numbers(1, 10) }, { emit: numbers(11, 12) }],
+  );
+  await clock.settle(flow.done);
+  expect(writes).toEqual([
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    [3, 6, 9],
+    [11, 12],
+  ]);
+  expect(sink.trouble).toBeUndefined();
+  expect(flow.ledger.snapshot()).toMatchObject({ accepted: 12, delivered: 10, rejected: 2, held: 0 });
+  expect(sinkMetrics(flow)).toMatchObject({ EventDrainSuccessCount: 10, EventWriteFail: 1 });
+});
+
+test('when its attempts are spent, only what was not written is nacked', async () => {
+  const writes: number[][] = [];
+  const { clock, flow } = into(
+    async events => {
+      writes.push([...events]);
+      if (writes.length < 4) throw new PartlyWritten(new Map([[events.indexOf(2), new Error('down')]]));
+    },
+    [{ emit: numbers(1, 3) }],
+    { retry: { attempts: 3 } },
+  );
+  await clock.settle(flow.done);
+  expect(writes).toEqual([[1, 2, 3], [2], [2], [2]]);
+  expect(flow.ledger.snapshot()).toMatchObject({ accepted: 3, delivered: 3, copied: 0, rejected: 0 });
 });
 
 describe('a permanent error', () => {

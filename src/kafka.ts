@@ -1,0 +1,23 @@
+/**
+ * `millrace/kafka`: source, channel and sink for Kafka, and the clients they may use.
+ *
+ * @module
+ */
+export type {
+  Assigned,
+  ConnectionSettings,
+  ConsumerListener,
+  ConsumerOptions,
+  KafkaClient,
+  KafkaConnector,
+  KafkaConsumer,
+  KafkaProducer,
+  Login,
+  NewRecord,
+  Position,
+  ProducerOptions,
+  ReadRecord,
+  RecordHeaders,
+  Tls,
+  TopicPartition,
+} from './protocols/kafka/client.ts';
