@@ -13,7 +13,7 @@ import type { Delivery } from './delivery.ts';
 import { MillraceError, toError } from './errors.ts';
 import type { Batch, FlumeEvent } from './event.ts';
 import { channelCounters, type ChannelCounters } from './metrics.ts';
-import { parseOptions } from './options.ts';
+import { fieldInfo, parseOptions } from './options.ts';
 import { Outlet, type Entry, type MaxInFlight, type Redelivery, type Supply } from './outlet.ts';
 import { currentScope, inScope, type Context, type Scope } from './scope.ts';
 
@@ -677,15 +677,28 @@ export const defineChannel = <S extends z.ZodObject>(
   const { open, ...description } = info;
   const parse = (given: z.input<S> | undefined, { name = info.type }: Identity) => {
     const options = parseOptions(info.type, info.options, given ?? {});
-    return { options, shared: { ...options, name } as ChannelOptions };
+    const shared = { ...options, name } as ChannelOptions;
+    const makeStore = <T>(): Store<T> => {
+      const store = open<T>(options);
+      const { transactionCapacity = 0 } = shared;
+      // A default adapts, also where an agent has filled it in; what somebody has asked for does not.
+      const usual = fieldInfo.get(info.options.shape['transactionCapacity'] as z.ZodType)?.default;
+      if (transactionCapacity > store.capacity.events && transactionCapacity !== usual)
+        throw new MillraceError(
+          'MR_CONFIG',
+          `${info.type}: transactionCapacity ${transactionCapacity} must not exceed capacity ${store.capacity.events}.`,
+        );
+      return store;
+    };
+    return { makeStore, shared };
   };
   const operator = <T = FlumeEvent>(
     given?: z.input<S> & OutputOptions,
     identity: Identity = {},
   ): OperatorFunction<Delivery<T>, Delivery<T>> => {
     const { batchSize, maxInFlight, redelivery, ...own } = (given ?? {}) as OutputOptions;
-    const { options, shared } = parse(own as z.input<S>, identity);
-    return channelOperator(() => open<T>(options), { ...shared, batchSize, maxInFlight, redelivery });
+    const { makeStore, shared } = parse(own as z.input<S>, identity);
+    return channelOperator<T>(makeStore, { ...shared, batchSize, maxInFlight, redelivery });
   };
   return Object.assign(describe(description as ComponentInfo<S>, operator), {
     create: <T = FlumeEvent>(
@@ -693,8 +706,8 @@ export const defineChannel = <S extends z.ZodObject>(
       identity: Identity = {},
       more: Pick<ChannelOptions, 'reopen'> = {},
     ): Channel<T> => {
-      const { options, shared } = parse(given, identity);
-      return new Channel(open<T>(options), { ...shared, ...more });
+      const { makeStore, shared } = parse(given, identity);
+      return new Channel(makeStore<T>(), { ...shared, ...more });
     },
   });
 };

@@ -103,11 +103,11 @@ const options = z.object({
 });
 export type FileChannelOptions = z.input<typeof options>;
 
-/** What a log is told, from the options of a channel. */
-export const logOptionsOf = (given: z.output<z.ZodObject<typeof logOptions>>) => {
+/** What a log is told, from the options of a channel of this type. */
+export const logOptionsOf = (type: string, given: z.output<z.ZodObject<typeof logOptions>>) => {
   const { dir, checkpointDir = dir, dataDirs = dir === undefined ? undefined : [dir], fsync } = given;
   if (checkpointDir === undefined || dataDirs === undefined || dataDirs.length === 0)
-    throw new MillraceError('MR_CONFIG', 'file: it needs dir, or checkpointDir and dataDirs.');
+    throw new MillraceError('MR_CONFIG', `${type}: it needs dir, or checkpointDir and dataDirs.`);
   const { fsyncPerTransaction, fsyncInterval, checkpointInterval, maxFileSize, minimumRequiredSpace, cacheBytes } =
     given;
   return {
@@ -145,13 +145,11 @@ export const fileChannel: EventChannel<typeof options> = defineChannel({
   summary: 'Holds events in files; what it has confirmed survives any crash.',
   options,
   open: <T>(given: z.output<typeof options>): Store<T> => {
-    const { capacity, transactionCapacity, byteCapacity = Number.MAX_SAFE_INTEGER } = given;
-    if (transactionCapacity > capacity && given.dir === undefined)
-      throw new MillraceError(
-        'MR_CONFIG',
-        `file: transactionCapacity ${transactionCapacity} must not exceed capacity ${capacity}.`,
-      );
-    const store = new FileStore({ ...logOptionsOf(given), capacity: { events: capacity, bytes: byteCapacity } });
+    const { capacity, byteCapacity = Number.MAX_SAFE_INTEGER } = given;
+    const store = new FileStore({
+      ...logOptionsOf('file', given),
+      capacity: { events: capacity, bytes: byteCapacity },
+    });
     return store as Store<unknown> as Store<T>;
   },
 });

@@ -5,7 +5,6 @@
  */
 import { z } from 'zod';
 import { defineChannel, type Store } from '../../core/channel.ts';
-import { MillraceError } from '../../core/errors.ts';
 import type { Batch, FlumeEvent } from '../../core/event.ts';
 import { int } from '../../core/options.ts';
 import type { Entry } from '../../core/outlet.ts';
@@ -72,14 +71,5 @@ export const memoryChannel = defineChannel({
   className: 'org.apache.flume.channel.MemoryChannel',
   summary: 'Holds events in memory; fast, and gone with the process.',
   options,
-  open: <T>(given: z.output<typeof options>): Store<T> => {
-    const { capacity, transactionCapacity = 0 } = given;
-    if (transactionCapacity > capacity) {
-      throw new MillraceError(
-        'MR_CONFIG',
-        `memory: transactionCapacity ${transactionCapacity} must not exceed capacity ${capacity}.`,
-      );
-    }
-    return new MemoryStore<T>(capacity, memoryBytes(given));
-  },
+  open: <T>(given: z.output<typeof options>): Store<T> => new MemoryStore<T>(given.capacity, memoryBytes(given)),
 });

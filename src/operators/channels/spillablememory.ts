@@ -135,7 +135,7 @@ export const spillableChannel: EventChannel<typeof options> = defineChannel({
     const store = new SpillableStore(
       { events: memoryCapacity, bytes: memoryBytes(given) },
       new FileStore({
-        ...logOptionsOf(given),
+        ...logOptionsOf('spillablememory', given),
         capacity: { events: overflowCapacity, bytes: Number.MAX_SAFE_INTEGER },
       }),
     );

@@ -210,6 +210,17 @@ describe('refuses', () => {
     expect(await error(one)).toMatchObject({ message: 'it opened' });
   });
 
+  test('a transaction larger than the channel, if somebody asks for one; the default adapts', async () => {
+    const small = { capacity: 50 };
+    expect(() => fileChannel.create(own({ ...small, transactionCapacity: 51 }))).toThrow(
+      'file: transactionCapacity 51 must not exceed capacity 50.',
+    );
+    expect(fs.readdirSync(dir)).toEqual([]);
+    const dirs = { dir: undefined, dataDirs: [join(dir, 'a')], checkpointDir: dir } as unknown as FileChannelOptions;
+    expect(await error({ ...dirs, ...small })).toMatchObject({ message: 'it opened' });
+    expect(await error({ ...dirs, ...small, transactionCapacity: 51 })).toMatchObject({ code: 'MR_CONFIG' });
+  });
+
   test('a newer format', async () => {
     await fill(10);
     const path = join(dir, '00000000000000000000.seg');

@@ -60,6 +60,14 @@ describe('spillable channel', () => {
     expect(got).toEqual(['c']);
   });
 
+  it('says its own name when it does not know where its files go, and when a transaction is larger than it is', () => {
+    expect(() => spillableChannel.create({})).toThrow('spillablememory: it needs dir, or checkpointDir and dataDirs.');
+    const small = { dir, memoryCapacity: 5, overflowCapacity: 7 };
+    expect(() => spillableChannel.create({ ...small, transactionCapacity: 8 })).toThrow(
+      'spillablememory: transactionCapacity 8 must not exceed capacity 7.',
+    );
+  });
+
   it('without files is a memory channel, and without memory a file channel', async () => {
     for (const [memoryCapacity, overflowCapacity] of [
       [10, 0],
