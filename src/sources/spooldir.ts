@@ -19,7 +19,7 @@ import { headers as headersOf, type FlumeEvent, type Headers } from '../core/eve
 import type { Counters } from '../core/metrics.ts';
 import { choice, flag, int, path, text } from '../core/options.ts';
 import type { Emitter, Settled, SourceContext, SourceSession } from '../core/source.ts';
-import type { Sent } from './acked-in-order.ts';
+import type { Sent } from '../core/acked-in-order.ts';
 import { charsetOf, noText } from './spooling/charset.ts';
 import { Scanner, scanLimit, type Found, type Wanted } from './spooling/scan.ts';
 import {

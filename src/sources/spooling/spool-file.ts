@@ -7,7 +7,7 @@ import type { BigIntStats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import type { Headers } from '../../core/event.ts';
-import { AckedInOrder } from '../acked-in-order.ts';
+import { AckedInOrder } from '../../core/acked-in-order.ts';
 import { bornAt, keyOf } from '../tailing/tail-file.ts';
 
 /** A place in a file. */
