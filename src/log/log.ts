@@ -80,6 +80,8 @@ interface Active {
   readonly codec: SegmentCodec;
   /** The next group. */
   group: number;
+  /** A sync has failed: it gets nothing more, and is not asked again. */
+  failed: boolean;
 }
 
 interface Waiting {
@@ -398,7 +400,8 @@ export class EventLog {
   async #room(): Promise<Active> {
     await this.#checkSpace();
     const { maxFileSize } = this.#options;
-    if (this.#active !== undefined && (this.#active.segment.length >= maxFileSize || this.#active.group > mostGroups))
+    const active = this.#active;
+    if (active !== undefined && (active.failed || active.segment.length >= maxFileSize || active.group > mostGroups))
       await this.#seal();
     return this.#active ?? (await this.#begin());
   }
@@ -448,7 +451,7 @@ export class EventLog {
     const segment = begun(directory, path, header);
     this.segments.push(segment);
     // At once: an empty segment that is not the active one may be let go.
-    return (this.#active = { segment, file, codec: this.#codec.of(header, path), group: 1 });
+    return (this.#active = { segment, file, codec: this.#codec.of(header, path), group: 1, failed: false });
   }
 
   /** No more is written to the active segment. */
@@ -458,11 +461,35 @@ export class EventLog {
     const { file, segment } = this.#active;
     // What is left of the file's former life goes, so that opening it need not look at it.
     await file.truncate(segment.length);
-    if (this.#options.fsync !== 'never') await this.#sync(file);
+    try {
+      await this.#syncLast(this.#active);
+    } finally {
+      this.#active = undefined;
+      this.#turn++;
+      await file.close();
+    }
+  }
+
+  /** Nothing more is going to be written to it. When this fails the file is given up as well: a second sync would prove nothing. */
+  async #syncLast(active: Active): Promise<void> {
+    const unsynced = this.#unsynced;
     this.#unsynced = false;
-    this.#active = undefined;
-    this.#turn++;
-    await file.close();
+    if (this.#options.fsync === 'never' || active.failed) return;
+    try {
+      await this.#sync(active.file);
+    } catch (thrown) {
+      if (unsynced) this.#doubt(active, thrown);
+      throw thrown;
+    }
+  }
+
+  /** What was confirmed can not be taken back; what comes next goes to another file. */
+  #doubt(active: Active, thrown: unknown): void {
+    active.failed = true;
+    const { segment } = active;
+    const cause = toError(thrown);
+    const message = `${segment.path}: a sync has failed (${cause.message}). What was confirmed since the one before, up to event ${segment.end - 1}, may not be on the disk: a power cut may take it. The next events go to another file.`;
+    this.#context.report(new MillraceError('MR_IO', message, { cause }));
   }
 
   /**
@@ -477,14 +504,17 @@ export class EventLog {
     }
     const { file, segment } = this.#active;
     await file.truncate(segment.length);
-    await this.#sync(file);
-    this.#torn = false;
-    this.#active = undefined;
     // An empty one goes: the next one will have its name, and is in the same directory, so that there are never two.
     const empty = segment.end === segment.header.first;
-    if (empty) this.segments.pop();
-    else this.#turn++;
-    await file.close();
+    try {
+      await this.#syncLast(this.#active);
+    } finally {
+      this.#torn = false;
+      this.#active = undefined;
+      if (empty) this.segments.pop();
+      else this.#turn++;
+      await file.close();
+    }
     if (empty) await disk.remove(segment.path);
   }
 
@@ -494,13 +524,10 @@ export class EventLog {
     if (typeof fsync === 'string' || this.#syncTimer !== undefined) return;
     this.#syncTimer = this.#context.clock.after(fsync.interval, () => {
       this.#syncTimer = undefined;
-      const file = this.#active?.file;
-      if (!this.#unsynced || file === undefined) return;
+      const active = this.#active;
+      if (!this.#unsynced || active === undefined || active.failed) return;
       this.#unsynced = false;
-      this.#sync(file).catch((thrown: unknown) => {
-        // What was written since the last one may be lost by a power cut; it was confirmed, and can not be taken back.
-        this.#context.report(toError(thrown));
-      });
+      this.#sync(active.file).catch((thrown: unknown) => this.#doubt(active, thrown));
     });
   }
 

@@ -295,6 +295,37 @@ describe('a disk that fails', () => {
     expect(channel.depth.events).toBe(2);
   });
 
+  it.each([
+    ['the interval', { fsync: { interval: 50 } }],
+    ['a full file, with an interval', { fsync: { interval: 50 }, maxFileSize: 4096 }],
+    ['a full file, with commits', { fsync: 'commit', maxFileSize: 4096 }],
+    ['the end of what is torn', { fsync: { interval: 50 } }],
+  ] as const)('gives a file up when its sync has failed: %s', async (when, options) => {
+    const { put, disk, clock, channel, log } = await world(options);
+    const segments = () => [...disk.files.keys()].filter(path => path.endsWith('.seg')).length;
+    expect(await put('x'.repeat(when.startsWith('a full') ? 5000 : 1))).toBe('acked');
+    let failed = 0;
+    if (when.startsWith('the end')) {
+      disk.fault = ({ name }) => (name === 'write' ? 'EIO' : undefined);
+      expect(await put('not in')).toMatch(/EIO/);
+    }
+    disk.fault = ({ name, path }) =>
+      name === 'sync' && !path.endsWith('checkpoint') && failed++ === 0 ? 'EIO' : undefined;
+    // It fails in the background, or where the next put looks for room: that one is told.
+    if (when === 'the interval') await clock.advance(50);
+    else expect(await put('early')).toMatch(/EIO/);
+    expect(failed).toBe(1);
+    // The header of a new file, and with commits what is in it: nothing of the old one.
+    expect(await put('late')).toBe('acked');
+    expect(failed).toBe(options.fsync === 'commit' ? 3 : 2);
+    expect(segments()).toBe(2);
+    const doubt = log.entries.filter(({ message }) => /was confirmed .* a power cut may take it/.test(message));
+    expect(doubt).toHaveLength(options.fsync === 'commit' ? 0 : 1);
+    disk.fault = undefined;
+    expect(channel.depth.events).toBe(2);
+    await channel.close();
+  });
+
   it('keeps minimumRequiredSpace free', async () => {
     const { put, disk } = await world({ minimumRequiredSpace: 1000 });
     disk.freeBytes = 999;
