@@ -55,6 +55,11 @@ export interface StoreContext extends Context {
   readonly name: string;
   /** Call it when there is something to take, or room, that nobody was told of. */
   readonly wake: () => void;
+  /**
+   * What is out and is `gone` is for somebody else to deliver now: its deliveries are not live any more, and the store gets
+   * it neither done nor back.
+   */
+  readonly withdraw: (gone: (entry: Entry<unknown>) => boolean) => void;
 }
 
 export interface ChannelOptions {
@@ -272,7 +277,15 @@ export class Channel<T = FlumeEvent> {
   async #open(): Promise<void> {
     const { clock, ledger } = this.#scope;
     try {
-      const opening = this.#store.open?.({ ...this.#scope.context, name: this.#name, wake: () => this.#wake() });
+      const opening = this.#store.open?.({
+        ...this.#scope.context,
+        name: this.#name,
+        wake: () => this.#wake(),
+        withdraw: gone => {
+          for (const output of this.#outputs) output.withdraw(gone);
+          this.#wake();
+        },
+      });
       if (opening !== undefined) await (this.#opening = opening);
       // What is there already came from another life of this flow.
       ledger.kept -= this.#store.kept ?? 0;
@@ -628,6 +641,10 @@ class Output<T> implements Supply<T> {
   /** Nothing is out. */
   get idle(): boolean {
     return this.#outlet.idle;
+  }
+
+  withdraw(gone: (entry: Entry<T>) => boolean): void {
+    this.#outlet.withdraw(gone);
   }
 
   complete(failure: Error | undefined): void {

@@ -282,6 +282,26 @@ export class Outlet<T> implements Credit {
     for (const entry of overtaken) this.takeBack(entry);
   }
 
+  /**
+   * Fences what is in flight, or waits for its redelivery, and is `gone`: it is for somebody else to deliver now. The caller
+   * has these entries, and pumps when it has done what it does with them.
+   */
+  withdraw(gone: (entry: Entry<T>) => boolean): Entry<T>[] {
+    const withdrawn: Entry<T>[] = [];
+    for (let entry = this.#oldest; entry !== undefined;) {
+      const { after } = entry;
+      if (gone(entry)) withdrawn.push(this.#fence(entry));
+      entry = after;
+    }
+    for (const [entry, timer] of this.#delayed) {
+      if (!gone(entry)) continue;
+      this.#scope.clock.cancel(timer);
+      this.#delayed.delete(entry);
+      withdrawn.push(entry);
+    }
+    return withdrawn;
+  }
+
   leaked(entry: Entry<T>): void {
     if (entry.origin?.live === false) return this.takeBack(entry);
     const error = new MillraceError(

@@ -29,6 +29,11 @@ export interface Emitter<T = FlumeEvent, Tag = unknown> {
    * If the source is not `replayable`, the flow errors when everything that was emitted is settled: nobody could read it again.
    */
   fail(cause: Error): void;
+  /**
+   * What was emitted with such a tag and is unsettled is for somebody else to read now: its deliveries are not live any
+   * more, it is not delivered again, and `settled` tells that it was released.
+   */
+  withdraw(gone: (tag: Tag) => boolean): void;
 }
 
 /** What became of a delivery, as its source is told: exactly once for each `emit`. */
@@ -43,7 +48,7 @@ export interface SourceSession<Tag = unknown> {
   pull?(): void;
   /**
    * What became of an `emit`. `nacked` and `rejected` only with `onFailure: 'report'`, and then `failed` holds the events
-   * concerned; the others were acked. `released`: the session ended before it was settled.
+   * concerned; the others were acked. `released`: the session ended before it was settled, or it was withdrawn.
    */
   settled?(tag: Tag, what: Settled, cause: Error | undefined, failed: Batch<unknown> | undefined): void;
   /** Stop reading. What was emitted goes on being settled. */
@@ -221,6 +226,17 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     inScope(this.#scope, () => this.#subscriber.error(cause));
   }
 
+  withdraw(gone: (tag: Tag) => boolean): void {
+    const withdrawn = this.#outlet.withdraw(({ tag }) => gone(tag as Tag)) as Entry<T, Tag>[];
+    for (let left = this.#queue.length; left > 0; left--) {
+      const entry = this.#queue.shift() as Entry<T, Tag>;
+      if (gone(entry.tag)) withdrawn.push(entry);
+      else this.#queue.push(entry);
+    }
+    for (const entry of withdrawn) this.#abandon(entry);
+    this.#outlet.pump();
+  }
+
   // --- what the subscriber and the flow call
 
   finish(): void {
@@ -380,7 +396,7 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
     }
   }
 
-  /** The session ends before this was settled. The next one will read it again, if it can. */
+  /** Another session will read this again, if it can. */
   #abandon(entry: Entry<T, Tag>): void {
     const { length } = entry.batch;
     const { ledger } = this.#scope;

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { take } from 'rxjs';
 import { describe, expect, test } from 'vitest';
-import { createChannel, type Channel, type OutputOptions } from '../../src/core/channel.ts';
+import { createChannel, type Channel, type OutputOptions, type StoreContext } from '../../src/core/channel.ts';
 import type { Delivery } from '../../src/core/delivery.ts';
 import { Batch } from '../../src/core/event.ts';
 import { memoryChannel } from '../../src/operators/channels/memory.ts';
@@ -478,3 +478,24 @@ test('a channel over any store, with any consumers: nothing is lost, invented or
     { numRuns: 400 },
   );
 }, 60_000);
+
+test('what a store withdraws while it is out is not live, and the next in line takes its room', async () => {
+  const { clock, scope, inside } = world();
+  let context!: StoreContext;
+  const store = plainStore<string>(10, { open: given => void (context = given) });
+  const channel = inside(() => createChannel<string>(store));
+  const seen: Delivery<string>[] = [];
+  inside(() => channel.output({ maxInFlight: { deliveries: 2 } }).subscribe(delivery => void seen.push(delivery)));
+  await clock.flush();
+  for (const body of ['a', 'b', 'c']) void store.put(Batch.of([body]));
+  context.wake();
+  expect(seen.map(({ events }) => events[0])).toEqual(['a', 'b']);
+  context.withdraw(({ batch }) => batch.events[0] === 'a');
+  expect(seen.map(({ events, live }) => [events[0], live])).toEqual([
+    ['a', false],
+    ['b', true],
+    ['c', true],
+  ]);
+  expect(seen.map(delivery => delivery.ack())).toEqual([false, true, true]);
+  expect(scope.ledger.settledLate).toBe(1);
+});

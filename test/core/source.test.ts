@@ -561,3 +561,74 @@ describe('reporting', () => {
     });
   });
 });
+
+describe('withdrawal', () => {
+  test('what was emitted for somebody who has lost it is not live, not delivered again, and off the books', async () => {
+    const { clock, scope } = world();
+    const settled: [string, Settled][] = [];
+    let emitter!: Emitter<string, string>;
+    const source = createSource<string, string>(
+      given => {
+        emitter = given;
+        return { settled: (tag, what) => void settled.push([tag, what]) };
+      },
+      { maxInFlight: { deliveries: 3 } },
+    );
+    const { deliveries } = watch(source, scope);
+    await clock.flush();
+    for (const [body, tag] of [
+      ['a', 'ours'],
+      ['b', 'lost'],
+      ['c', 'ours'],
+      ['d', 'lost'],
+      ['e', 'ours'],
+    ] as const)
+      emitter.emit([body], tag);
+    emitter.withdraw(tag => tag === 'lost');
+
+    // There was room for the last one then, and nothing of those that were lost went out.
+    expect(deliveries().map(({ events, live }) => [...events, live])).toEqual([
+      ['a', true],
+      ['b', false],
+      ['c', true],
+      ['e', true],
+    ]);
+    expect(deliveries().map(delivery => delivery.ack())).toEqual([true, false, true, true]);
+    expect(settled).toEqual([
+      ['lost', 'released'],
+      ['lost', 'released'],
+      ['ours', 'acked'],
+      ['ours', 'acked'],
+      ['ours', 'acked'],
+    ]);
+    expect(scope.ledger.snapshot()).toMatchObject({ accepted: 3, held: 0, settledLate: 1, settledTwice: 0 });
+  });
+
+  test.each(['strict', 'selective'] as const)(
+    'what waits for its redelivery is not delivered again: %s',
+    async order => {
+      const { clock, scope } = world();
+      let emitter!: Emitter<string, string>;
+      const source = createSource<string, string>(
+        given => {
+          emitter = given;
+          return {};
+        },
+        { redelivery: { order, initial: 1000 } },
+      );
+      const { deliveries } = watch(source, scope);
+      await clock.flush();
+      emitter.emit(['a'], 'lost');
+      emitter.emit(['b'], 'ours');
+      deliveries()[0]?.nack(new Error('not now'));
+      emitter.withdraw(tag => tag === 'lost');
+      await clock.advance(2000);
+      expect(deliveries().map(({ events }) => events[0])).toEqual(order === 'strict' ? ['a', 'b', 'b'] : ['a', 'b']);
+      expect(deliveries().at(-1)?.ack()).toBe(true);
+      expect(scope.ledger.snapshot()).toMatchObject({ accepted: 1, held: 0 });
+      emitter.complete();
+      await clock.runUntilIdle();
+      expect(clock.pending).toBe(0);
+    },
+  );
+});
