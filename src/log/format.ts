@@ -69,6 +69,9 @@ export interface FrameHeader {
   readonly bytesAfter: number;
 }
 
+/** All of it that is not a checksum. */
+export type FrameFields = Omit<FrameHeader, 'crc'>;
+
 export const flag = { lastOfGroup: 1, gzip: 2, zstd: 4 } as const;
 
 /** Groups per segment at most; the segment ends then. */
@@ -126,13 +129,12 @@ export const sumOf = (pieces: readonly Buffer[]): number => {
   return sum;
 };
 
-/** Writes a frame's header to `bytes`, CRC included. */
+/** Writes a frame's header to `bytes`; `sum` is that of what follows it. */
 export const encodeFrameHeader = (
   bytes: Buffer,
-  { length, kind, flags, offsets, count, seq, group, bytesAfter }: Omit<FrameHeader, 'crc'>,
+  { length, kind, flags, offsets, count, seq, group, bytesAfter }: FrameFields,
   salt: number,
-  payload: readonly Buffer[],
-  sum = sumOf(payload),
+  sum: number,
 ): void => {
   bytes.writeUInt32LE(length, 0);
   bytes.writeUInt8(kind, 8);

@@ -24,6 +24,7 @@ import {
   frameSize,
   mostGroups,
   sumOf,
+  type FrameFields,
 } from './format.ts';
 import { encodeOffset, Offsets } from './offsets.ts';
 import { encodePayload, type Payload } from './payload.ts';
@@ -89,6 +90,9 @@ interface Waiting {
   /** Made while others are being written, so that nobody waits for it. */
   readonly payload: Payload;
   readonly offset: Buffer;
+  /** Room for a header, the offset, and the first piece of the payload. */
+  readonly frame: Buffer;
+  /** Of what is behind the header. */
   readonly sum: number;
   readonly done: (place: Place) => void;
   readonly failed: (cause: Error) => void;
@@ -256,9 +260,14 @@ export class EventLog {
 
   /** Calls back, always later, when the batch is as safe as `fsync` says, or when it is not in at all. Batches become safe in order. */
   append(batch: Batch, done: (place: Place) => void, failed: (cause: Error) => void): void {
-    const payload = encodePayload(batch);
     const offset = encodeOffset(batch.sourceOffset);
-    this.#queue.push({ batch, payload, offset, sum: sumOf([offset, ...payload.pieces]), done, failed });
+    const room = frameHeaderSize + offset.length;
+    const payload = encodePayload(batch, room);
+    const [first, ...rest] = payload.pieces as readonly [Buffer, ...Buffer[]];
+    const frame = Buffer.from(first.buffer, first.byteOffset - room, room + first.length);
+    offset.copy(frame, frameHeaderSize);
+    const sum = sumOf([frame.subarray(frameHeaderSize), ...rest]);
+    this.#queue.push({ batch, payload, offset, frame, sum, done, failed });
     this.#working ??= this.#work();
   }
 
@@ -341,37 +350,46 @@ export class EventLog {
     if (this.#torn) await this.#mend();
     const active = await this.#room();
     const { segment, file } = active;
-    const places: Place[] = [];
-    const pieces = new Pieces();
-    let [seq, bytes, offset] = [this.#end, this.#bytes, segment.length];
-    const frames = group.map(({ batch, payload, offset: own, sum }, i) => {
-      const mark = { seq, bytesBefore: bytes };
-      seq += batch.length;
+    const headers: FrameFields[] = [];
+    let [seq, bytes] = [this.#end, this.#bytes];
+    for (const { batch, payload, offset } of group) {
       bytes += batch.byteLength;
-      const flags = i === group.length - 1 ? flag.lastOfGroup : 0;
-      const notes = active.group === 1 && i === 0 ? this.offsets.encode(own) : own;
-      const fields = {
-        flags,
-        offsets: notes.length,
+      headers.push({
+        length: offset.length + payload.length,
+        kind: payload.kind,
+        flags: headers.length === group.length - 1 ? flag.lastOfGroup : 0,
+        offsets: offset.length,
         count: batch.length,
-        seq: mark.seq,
+        seq,
         group: active.group,
         bytesAfter: bytes,
-      };
-      return { mark, fields, notes, payload, sum: notes === own ? sum : undefined };
-    });
+      });
+      seq += batch.length;
+    }
     const { seal } = active.codec;
-    const sealed = seal && (await Promise.all(frames.map(({ fields, payload }) => seal(fields, payload))));
-    for (const [i, { mark, fields, notes, payload, sum }] of frames.entries()) {
-      const { pieces: parts, length: size, flags } = sealed?.[i] ?? { ...payload, flags: fields.flags };
-      const content = notes.length > 0 ? [notes, ...parts] : parts;
-      const length = notes.length + size;
-      places.push({ ...mark, segment, offset });
-      const header = Buffer.allocUnsafe(frameHeaderSize);
-      const known = sealed === undefined ? sum : undefined;
-      encodeFrameHeader(header, { ...fields, flags, length, kind: payload.kind }, segment.header.salt, content, known);
-      pieces.add(header);
-      for (const piece of content) pieces.add(piece);
+    const sealed = seal && (await Promise.all(group.map(({ payload }, i) => seal(headers[i] as FrameFields, payload))));
+    const places: Place[] = [];
+    const pieces = new Pieces();
+    let offset = segment.length;
+    for (const [i, { batch, payload, frame, sum, offset: own }] of group.entries()) {
+      const header = headers[i] as FrameFields;
+      places.push({ seq: header.seq, bytesBefore: header.bytesAfter - batch.byteLength, segment, offset });
+      let { length } = header;
+      const first = active.group === 1 && i === 0;
+      if (sealed === undefined && !first) {
+        encodeFrameHeader(frame, header, segment.header.salt, sum);
+        pieces.add(frame);
+        for (let at = 1; at < payload.pieces.length; at++) pieces.add(payload.pieces[at] as Buffer);
+      } else {
+        const { pieces: parts, length: size, flags } = sealed?.[i] ?? { ...payload, flags: header.flags };
+        const offsets = first ? this.offsets.encode(own) : own;
+        length = offsets.length + size;
+        const content = [offsets, ...parts];
+        const head = Buffer.allocUnsafe(frameHeaderSize);
+        const fields = { ...header, flags, length, offsets: offsets.length };
+        encodeFrameHeader(head, fields, segment.header.salt, sumOf(content));
+        for (const piece of [head, ...content]) pieces.add(piece);
+      }
       pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));
       offset += frameSize(length);
     }

@@ -24,18 +24,20 @@ export interface Payload {
   readonly length: number;
 }
 
-export const encodePayload = (batch: Batch): Payload => {
+/** In the memory of the first piece, `room` bytes are free before it. */
+export const encodePayload = (batch: Batch, room = 0): Payload => {
   const { block } = batch;
   if (block === undefined) {
-    const bytes = encodeEvents(batch.events);
+    const bytes = encodeEvents(batch.events, room);
     return { kind: kind.events, pieces: [bytes], length: bytes.length };
   }
   const head = encodeHeaders(block.headers);
-  const before = Buffer.allocUnsafe(4 + head.length + 4 * block.ends.length);
-  before.writeUInt32LE(head.length, 0);
-  head.copy(before, 4);
-  putEnds(before, 4 + head.length, block.ends);
-  return { kind: kind.block, pieces: [before, block.bytes], length: before.length + block.bytes.length };
+  const before = Buffer.allocUnsafe(room + 4 + head.length + 4 * block.ends.length);
+  before.writeUInt32LE(head.length, room);
+  head.copy(before, room + 4);
+  putEnds(before, room + 4 + head.length, block.ends);
+  const length = before.length - room + block.bytes.length;
+  return { kind: kind.block, pieces: [before.subarray(room), block.bytes], length };
 };
 
 /** The batch of a payload, over the same memory. Throws a RangeError if it is not one. */
@@ -64,7 +66,7 @@ const decodeBlock = (bytes: Buffer, count: number): Batch => {
   return Batch.ofBlock({ bytes: body, ends, headers: decodeHeaders(bytes.subarray(4, at)) });
 };
 
-const encodeEvents = (events: readonly FlumeEvent[]): Buffer => {
+const encodeEvents = (events: readonly FlumeEvent[], room: number): Buffer => {
   let length = 8 * events.length;
   let last: Headers | undefined;
   const heads = events.map(({ headers, body }) => {
@@ -75,8 +77,8 @@ const encodeEvents = (events: readonly FlumeEvent[]): Buffer => {
     length += head.length;
     return head;
   });
-  const bytes = Buffer.allocUnsafe(length);
-  let at = 0;
+  const bytes = Buffer.allocUnsafe(room + length);
+  let at = room;
   for (const [i, { body }] of events.entries()) {
     const head = heads[i];
     at = bytes.writeUInt32LE(head === undefined ? 0 : head.length + 1, at);
@@ -84,7 +86,7 @@ const encodeEvents = (events: readonly FlumeEvent[]): Buffer => {
     at = bytes.writeUInt32LE(body.length, at);
     at += body.copy(bytes, at);
   }
-  return bytes;
+  return bytes.subarray(room);
 };
 
 const decodeEvents = (bytes: Buffer, count: number): FlumeEvent[] => {

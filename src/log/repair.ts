@@ -12,7 +12,14 @@ import { dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
 import type { Codec } from './codec.ts';
-import { encodeFrameHeader, encodeSegmentHeader, frameHeaderSize, frameSize, type SegmentHeader } from './format.ts';
+import {
+  encodeFrameHeader,
+  encodeSegmentHeader,
+  frameHeaderSize,
+  frameSize,
+  sumOf,
+  type SegmentHeader,
+} from './format.ts';
 import {
   countHeld,
   frameSpan,
@@ -222,7 +229,7 @@ const firstFrame = async (
   const { payload } = frame;
   const length = offsets.length + payload.length;
   const head = Buffer.alloc(frameHeaderSize);
-  encodeFrameHeader(head, { ...frame.header, length, offsets: offsets.length }, header.salt, [offsets, payload]);
+  encodeFrameHeader(head, { ...frame.header, length, offsets: offsets.length }, header.salt, sumOf([offsets, payload]));
   const padding = Buffer.alloc(frameSize(length) - frameHeaderSize - length);
   return { pieces: [head, offsets, payload, padding], start: start + frameSpan(frame) };
 };

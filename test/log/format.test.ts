@@ -5,6 +5,7 @@ import {
   decodeFrameHeader,
   decodeSegmentHeader,
   encodeFrameHeader,
+  sumOf,
   encodeSegmentHeader,
   frameHeaderSize,
   frameSize,
@@ -41,7 +42,7 @@ const encoded = (
   salt: number,
 ) => {
   const header = Buffer.alloc(frameHeaderSize);
-  encodeFrameHeader(header, { ...fields, offsets: 0, length: content.length }, salt, [content]);
+  encodeFrameHeader(header, { ...fields, offsets: 0, length: content.length }, salt, sumOf([content]));
   return Buffer.concat([header, content]);
 };
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import {
   encodeFrameHeader,
+  sumOf,
   encodeSegmentHeader,
   flag,
   frameHeaderSize,
@@ -27,7 +28,7 @@ const frame = ({ seq, count = 1, group = 1, size = 20, salt = header.salt }: Wan
   content.copy(bytes, frameHeaderSize);
   const fields = { length: size, kind: 2, flags: flag.lastOfGroup, offsets: 0, count, seq, group, bytesAfter: 0 };
   const head = bytes.subarray(0, frameHeaderSize);
-  encodeFrameHeader(head, fields, salt, [content]);
+  encodeFrameHeader(head, fields, salt, sumOf([content]));
   return bytes;
 };
 
