@@ -4,42 +4,11 @@
  *
  * @module
  */
-import { execFile, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
-import { promisify } from 'node:util';
-import { benchDir, freePort, poll, start, type Running } from './processes.ts';
-
-const home = join(benchDir, '.cache', 'flume');
-
-const artifacts = [
-  'org.apache.flume:flume-ng-node:1.11.0',
-  'org.apache.flume.flume-ng-sources:flume-taildir-source:1.11.0',
-  'org.apache.logging.log4j:log4j-slf4j-impl:2.18.0',
-  'org.apache.logging.log4j:log4j-core:2.18.0',
-  'org.apache.logging.log4j:log4j-api:2.18.0',
-];
-// Flume's own poms leave these open to newer patches of mixed versions.
-const boms = ['io.netty:netty-bom:4.1.72.Final', 'com.fasterxml.jackson:jackson-bom:2.13.2.20220328'];
-
-const dependency = (coordinates: string, more = ''): string => {
-  const [group, artifact, version] = coordinates.split(':');
-  return `<dependency><groupId>${group!}</groupId><artifactId>${artifact!}</artifactId><version>${version!}</version>${more}</dependency>`;
-};
-
-const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>local</groupId><artifactId>flume</artifactId><version>1</version>
-  <dependencyManagement><dependencies>
-    ${boms.map(bom => dependency(bom, '<type>pom</type><scope>import</scope>')).join('\n    ')}
-  </dependencies></dependencyManagement>
-  <dependencies>
-    ${artifacts.map(artifact => dependency(artifact)).join('\n    ')}
-  </dependencies>
-</project>
-`;
+import { join } from 'node:path';
+import { jars } from './jars.ts';
+import { freePort, poll, start, type Running } from './processes.ts';
 
 const log4j = `<Configuration status="WARN">
   <Appenders><Console name="out"><PatternLayout pattern="%d{HH:mm:ss.SSS} %p %c{1}: %m%n"/></Console></Appenders>
@@ -50,38 +19,35 @@ const log4j = `<Configuration status="WARN">
 </Configuration>
 `;
 
-const runs = (command: string, flag: string) => spawnSync(command, [flag], { stdio: 'ignore' }).status === 0;
+const artifacts = [
+  'org.apache.flume:flume-ng-node:1.11.0',
+  'org.apache.flume.flume-ng-sources:flume-taildir-source:1.11.0',
+  'org.apache.logging.log4j:log4j-slf4j-impl:2.18.0',
+  'org.apache.logging.log4j:log4j-core:2.18.0',
+  'org.apache.logging.log4j:log4j-api:2.18.0',
+];
+const shared = {
+  title: 'real Flume',
+  // Flume's own poms leave these open to newer patches of mixed versions.
+  boms: ['io.netty:netty-bom:4.1.72.Final', 'com.fasterxml.jackson:jackson-bom:2.13.2.20220328'],
+  files: { 'log4j2.xml': log4j },
+};
+const plain = jars({ ...shared, name: 'flume', artifacts });
+const withKafka = jars({
+  ...shared,
+  name: 'flume-kafka',
+  artifacts: [
+    ...artifacts,
+    'org.apache.flume.flume-ng-sources:flume-kafka-source:1.11.0',
+    'org.apache.flume.flume-ng-channels:flume-kafka-channel:1.11.0',
+    'org.apache.flume.flume-ng-sinks:flume-ng-kafka-sink:1.11.0',
+  ],
+});
 
 /** Why real Flume cannot run here, or undefined. */
-export const flumeMissing = (): string | undefined => {
-  if (!runs('java', '-version')) return 'real Flume needs Java 8 or later: apt-get install default-jre-headless';
-  if (!existsSync(join(home, 'lib')) && !runs('mvn', '-v'))
-    return 'fetching real Flume needs Maven: apt-get install maven';
-  return undefined;
-};
-
-let fetched: Promise<string> | undefined;
-
-/** The class path of Flume; fetches what is not there. Safe when several processes ask at once. */
-export const flumeClasspath = (): Promise<string> =>
-  (fetched ??= (async () => {
-    const lib = join(home, 'lib');
-    if (!existsSync(lib)) {
-      await mkdir(home, { recursive: true });
-      const fresh = await mkdtemp(join(home, 'fetch-'));
-      await writeFile(join(fresh, 'pom.xml'), pom);
-      const args = ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib', '-DincludeScope=runtime'];
-      await promisify(execFile)('mvn', args, { cwd: fresh, timeout: 600_000 });
-      await writeFile(join(fresh, 'lib', 'log4j2.xml'), log4j);
-      // Appears whole or not at all; whoever comes second keeps the first one's.
-      await rename(join(fresh, 'lib'), lib).catch((cause: unknown) => {
-        if (!existsSync(lib)) throw cause;
-      });
-      await rm(fresh, { recursive: true });
-    }
-    const jars = (await readdir(lib)).filter(name => name.endsWith('.jar')).sort();
-    return [lib, ...jars.map(jar => join(lib, jar))].join(delimiter);
-  })());
+export const flumeMissing = plain.missing;
+/** The class path of Flume; fetches what is not there. */
+export const flumeClasspath = plain.classpath;
 
 export interface FlumeOptions {
   /** The text of the properties file. */
@@ -92,6 +58,8 @@ export interface FlumeOptions {
   readonly metricsPort?: number;
   /** Default `-Xmx512m`; the launcher's own 20 MB are too few for most flows. */
   readonly jvm?: readonly string[];
+  /** Kafka's source, channel and sink as well: twice the jars. Default false. */
+  readonly kafka?: boolean;
 }
 
 /** Flume's `/metrics`: `CHANNEL.c1` → counters, all text. */
@@ -114,8 +82,14 @@ export const taken = (metrics: () => Promise<FlumeMetrics>, events: number): Pro
   );
 
 /** Starts a real Flume agent. `stop()` sends SIGTERM, on which Flume ends with 143. */
-export const flume = async ({ conf, agent = 'a1', metricsPort, jvm = ['-Xmx512m'] }: FlumeOptions): Promise<Flume> => {
-  const classpath = await flumeClasspath();
+export const flume = async ({
+  conf,
+  agent = 'a1',
+  metricsPort,
+  jvm = ['-Xmx512m'],
+  kafka = false,
+}: FlumeOptions): Promise<Flume> => {
+  const classpath = await (kafka ? withKafka : plain).classpath();
   const port = metricsPort ?? (await freePort());
   const dir = await mkdtemp(join(tmpdir(), 'flume-'));
   const file = join(dir, 'flume.conf');

@@ -25,6 +25,8 @@ export interface Running {
   readonly exited: Promise<number | null>;
   /** The end of what it has written to stdout and stderr. */
   readonly output: () => string;
+  /** Sends a signal, unless it has ended. */
+  readonly signal: (name: NodeJS.Signals) => void;
   /** SIGTERM, and SIGKILL if that takes longer than `patience` ms. */
   readonly stop: (patience?: number) => Promise<void>;
 }
@@ -50,6 +52,7 @@ const track = (child: ChildProcess): Running => {
     pid: child.pid ?? -1,
     exited,
     output: () => tail,
+    signal: name => void child.kill(name),
     stop: async (patience = 10_000) => {
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), patience);
@@ -59,9 +62,24 @@ const track = (child: ChildProcess): Running => {
   };
 };
 
+/**
+ * Kills a process when we end in a way that runs no handlers: a shell that waits for the end of its input. It ignores
+ * what a terminal sends to all of us, as the process may be stopped and not see that.
+ */
+const outliveNobody = (child: ChildProcess): void => {
+  if (child.pid === undefined) return;
+  const script = 'trap "" HUP INT TERM; read -r ended || kill -9 "$1"';
+  const guard = spawn('sh', ['-c', script, 'sh', String(child.pid)], { stdio: ['pipe', 'ignore', 'ignore'] });
+  for (const part of [guard, guard.stdin]) part.on('error', () => undefined);
+  child.once('exit', () => guard.stdin.end('ended\n'));
+};
+
 /** Starts any program. */
-export const start = (command: string, args: readonly string[], options: { cwd?: string } = {}): Running =>
-  track(spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] }));
+export const start = (command: string, args: readonly string[], options: { cwd?: string } = {}): Running => {
+  const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  outliveNobody(child);
+  return track(child);
+};
 
 /** A child that runs one exported function of a compiled module; see child.ts. */
 export interface Child extends Running {
