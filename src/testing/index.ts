@@ -1,4 +1,12 @@
 export { FakeClock } from './fake-clock.ts';
+export {
+  memoryKafka,
+  type MemoryKafka,
+  type MemoryKafkaEvent,
+  type MemoryKafkaFault,
+  type MemoryKafkaOptions,
+  type MemoryKafkaRight,
+} from './memory-kafka.ts';
 export { recordingLog, type LogEntry } from './recording-log.ts';
 export {
   recordingSink,
