@@ -17,10 +17,10 @@
  * @module
  */
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import { MillraceError, toError } from '../core/errors.ts';
+import { secretAt } from '../core/secret.ts';
 import { flag, frameHeaderSize, putNumber, type FrameHeader, type SegmentHeader } from './format.ts';
 import type { Payload } from './payload.ts';
 
@@ -128,19 +128,13 @@ const readKey = (name: string, where: string): Buffer => {
     );
   if (name.length === 0 || Buffer.byteLength(name) > longestName)
     throw trouble(`the name has more than ${longestName} bytes, or none`);
-  const [, kind, at = ''] = /^(file|env):(.*)$/s.exec(where) ?? [];
-  let bytes: Buffer;
-  if (kind === 'env') {
-    const value = process.env[at];
-    if (value === undefined) throw trouble(`there is no environment variable ${at}`);
-    bytes = Buffer.from(value);
-  } else if (kind === 'file') {
-    try {
-      bytes = readFileSync(at);
-    } catch (thrown) {
-      throw trouble(toError(thrown).message);
-    }
-  } else throw trouble('expected file:<path> or env:<variable>');
+  let bytes: Buffer | undefined;
+  try {
+    bytes = secretAt(where);
+  } catch (thrown) {
+    throw trouble(toError(thrown).message);
+  }
+  if (bytes === undefined) throw trouble('expected file:<path> or env:<variable>');
   if (bytes.length === 32) return bytes;
   const text = bytes.toString('latin1').trim();
   const key = /^[0-9a-f]{64}$/i.test(text) ? Buffer.from(text, 'hex') : Buffer.from(text, 'base64');

@@ -23,7 +23,7 @@ import { directoriesOf, refuseForeign, type LogDirectories } from './log.ts';
 import { decodePayload } from './payload.ts';
 import { checkpointPath, decodeCheckpoint, idOf, isSpare, type Checkpoint } from './recovery.ts';
 import { readSlots } from './register.ts';
-import { begun, firstOf, FrameReader, type Frame, type Segment } from './segment.ts';
+import { begun, firstOf, FrameReader, isNextOf, type Frame, type Segment } from './segment.ts';
 
 /** A segment as it was found. `damaged`: its header was, and this is what must have been in it. */
 export interface FoundSegment extends Segment {
@@ -371,9 +371,9 @@ const findEnd = async (disk: Disk, segment: FoundSegment, safe: number): Promise
   try {
     const head = Buffer.alloc(frameHeaderSize);
     if ((await file.read(head, segment.length)) === 0) return undefined;
-    const { seq, count } = decodeFrameHeader(head, 0);
-    const isNext = (seq === segment.end && count > 0) || segment.end < safe;
-    return isNext ? { path: segment.path, start: segment.length, events: count } : undefined;
+    const header = decodeFrameHeader(head, 0);
+    if (!isNextOf(segment, header) && segment.end >= safe) return undefined;
+    return { path: segment.path, start: segment.length, events: header.count };
   } finally {
     await file.close();
   }

@@ -117,8 +117,17 @@ export class EventLog {
   readonly segments: Segment[];
   /** How far sources had come with what is safe. */
   readonly offsets: Offsets;
-  /** How often the disk was asked to make something safe, and how many bytes it was given. */
-  readonly counters = { SyncCount: 0, BytesWritten: 0, LostEventCount: 0, CheckpointWriteErrorCount: 0 };
+  /**
+   * How often the disk was asked to make something safe, and how many bytes it was given; events that are missing; bytes that
+   * were cut off its end when it was opened, and kept.
+   */
+  readonly counters = {
+    SyncCount: 0,
+    BytesWritten: 0,
+    LostEventCount: 0,
+    TornByteCount: 0,
+    CheckpointWriteErrorCount: 0,
+  };
 
   readonly #options: LogOptions;
   readonly #context: LogContext;
@@ -159,6 +168,7 @@ export class EventLog {
     this.#end = found.end;
     this.life = { id: this.id.toString('hex'), life: secret(8).toString('hex'), end: found.end };
     this.#bytes = found.bytes;
+    this.counters.TornByteCount = found.torn;
   }
 
   /** Opens it, makes whole what a crash has left, and reports what is missing. */

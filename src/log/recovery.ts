@@ -19,7 +19,7 @@ import {
 } from './format.ts';
 import { longestValue } from './register.ts';
 import { Offsets } from './offsets.ts';
-import { begun, firstOf, FrameReader, type Frame, segmentName, type Segment } from './segment.ts';
+import { begun, firstOf, FrameReader, isNextOf, type Frame, segmentName, type Segment } from './segment.ts';
 
 /** What the checkpoint says: which log it belongs to, where that ended, and what of it was done with. */
 export interface Checkpoint {
@@ -65,7 +65,12 @@ export interface Recovered {
   readonly offsets: Offsets;
   /** What was found that should not be, in sentences. */
   readonly problems: string[];
+  /** Bytes that were cut off its end, and kept. */
+  readonly torn: number;
 }
+
+/** What is found out on the way. */
+type Findings = Pick<Recovered, 'offsets' | 'problems'> & { torn: number };
 
 /** The file's name in the checkpoint directory. */
 export const checkpointPath = (directory: string): string => join(directory, 'acked.checkpoint');
@@ -91,8 +96,8 @@ export const recover = async (
   checkpoint: Checkpoint | undefined,
   doubtful: boolean,
 ): Promise<Recovered> => {
-  const problems: string[] = [];
-  const offsets = new Offsets();
+  const findings: Findings = { offsets: new Offsets(), problems: [], torn: 0 };
+  const { problems } = findings;
   const looked = await Promise.all(directories.map(directory => look(disk, directory, problems)));
   const segments = looked.flatMap(({ segments: some }) => some).sort((a, b) => a.header.first - b.header.first);
   const spares = looked.flatMap(({ spares: some }) => some);
@@ -101,7 +106,7 @@ export const recover = async (
   if (checkpoint !== undefined && trusted === undefined)
     problems.push('The checkpoint belongs to another log and does not count: everything that is held is delivered.');
 
-  const removed = await endOfLast(disk, segments, trusted?.end ?? 0, offsets, problems);
+  const removed = await endOfLast(disk, segments, trusted?.end ?? 0, findings);
   for (const [i, segment] of segments.entries()) {
     const next = segments[i + 1];
     if (next === undefined) continue;
@@ -128,7 +133,7 @@ export const recover = async (
     else lost.push([watermark, begin]);
   }
   if (end.seq > found.seq) lost.push([found, end]);
-  return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, offsets, problems };
+  return { id, segments, spares, acked, end: end.seq, bytes: end.bytesBefore, lost, ...findings };
 };
 
 /** Which log the segments, or else the checkpoint, belong to. Throws `MR_FOREIGN_FILES` if they belong to several. */
@@ -178,15 +183,14 @@ const endOfLast = async (
   disk: Disk,
   segments: Segment[],
   safe: number,
-  offsets: Offsets,
-  problems: string[],
+  findings: Findings,
 ): Promise<Segment['header'] | undefined> => {
   let removed: Segment['header'] | undefined;
   for (let last = segments.at(-1); last !== undefined; last = segments.at(-1)) {
     const file = await disk.open(last.path, 'write');
     try {
-      await scan(file, last, safe, offsets);
-      await cutTail(disk, file, last, safe, problems);
+      const behind = await scan(file, last, safe, findings.offsets);
+      await cutTail(disk, file, last, { safe, behind }, findings);
       // What was read may not be safe yet, and will be delivered.
       await file.sync();
     } finally {
@@ -200,8 +204,11 @@ const endOfLast = async (
   return removed;
 };
 
-/** Goes through all frames of a segment; what is damaged in the middle is left for whoever reads it. */
-const scan = async (file: DiskFile, segment: Segment, safe: number, offsets: Offsets): Promise<void> => {
+/**
+ * Goes through all frames of a segment; what is damaged in the middle is left for whoever reads it. Resolves to where the last
+ * sound one ends that does not count, or else to the end of those that do.
+ */
+const scan = async (file: DiskFile, segment: Segment, safe: number, offsets: Offsets): Promise<number> => {
   const reader = new FrameReader(file, segment.header);
   for (;;) {
     for (let frame = await reader.next(); frame !== undefined; frame = await reader.next())
@@ -212,7 +219,7 @@ const scan = async (file: DiskFile, segment: Segment, safe: number, offsets: Off
     probe.group = reader.group;
     let later = await probe.find();
     while (later !== undefined && later.header.group <= group) later = (await probe.next()) ?? (await probe.find());
-    if (later === undefined) return;
+    if (later === undefined) return probe.offset;
     segment.damaged = true;
     reader.offset = probe.offset;
     reader.seq = probe.seq;
@@ -228,38 +235,42 @@ const take = (segment: Segment, { offset, seq }: FrameReader, frame: Frame, offs
   offsets.read(frame.offsets);
 };
 
-/** Cuts the file behind its last frame. What looks like the beginning of another frame is kept aside. */
+/** Cuts the file behind its last frame. What looks like more of this life is kept aside. */
 const cutTail = async (
   disk: Disk,
   file: DiskFile,
   segment: Segment,
-  safe: number,
-  problems: string[],
+  { safe, behind }: { readonly safe: number; readonly behind: number },
+  findings: Findings,
 ): Promise<void> => {
+  const { length, path } = segment;
   const size = await file.size();
-  if (size <= segment.length) return;
+  if (size <= length) return;
   const head = Buffer.alloc(frameHeaderSize);
-  await file.read(head, segment.length);
-  const { seq, length, count } = decodeFrameHeader(head, 0);
+  await file.read(head, length);
+  const header = decodeFrameHeader(head, 0);
   const damaged = segment.end < safe;
-  if (damaged || (seq === segment.end && count > 0)) {
-    const most = damaged ? mostKept : Math.min(frameSize(length), mostKept);
-    const torn = Buffer.alloc(Math.min(most, size - segment.length));
-    await file.read(torn, segment.length);
-    const path = await freeName(disk, `${segment.path}.torn`);
-    const aside = await disk.open(path, 'write');
+  const ends = [behind, damaged ? size : 0, isNextOf(segment, header) ? length + frameSize(header.length) : 0];
+  const torn = Buffer.alloc(Math.min(Math.max(...ends), size, length + mostKept) - length);
+  if (torn.length > 0) {
+    await file.read(torn, length);
+    const kept = await freeName(disk, `${path}.torn`);
+    const aside = await disk.open(kept, 'write');
     try {
       await aside.write([torn], 0);
       await aside.truncate(torn.length);
+      // Without it a power cut could take what is about to be cut off here.
+      await aside.sync();
     } finally {
       await aside.close();
     }
     const what = damaged
-      ? `can not be read from byte ${segment.length} on`
-      : `ends in the middle of a put of ${count} events, which was never confirmed`;
-    problems.push(`${segment.path} ${what}; ${torn.length} bytes are kept in ${path}.`);
+      ? `can not be read from byte ${length} on`
+      : `ends in the middle of a put, at byte ${length}: after a crash it was never confirmed, but damage to the last put would look the same`;
+    findings.problems.push(`${path} ${what}; ${torn.length} bytes are kept in ${kept}.`);
+    findings.torn += torn.length;
   }
-  await file.truncate(segment.length);
+  await file.truncate(length);
 };
 
 /** Bytes of a torn tail that are kept. */

@@ -40,6 +40,14 @@ export const begun = (directory: string, path: string, header: SegmentHeader): S
   damaged: false,
 });
 
+/**
+ * Whether this may have been the header of the frame behind a segment's end: damage to one field leaves the others. What the file
+ * had in its former life has lower numbers.
+ */
+export const isNextOf = ({ end, bytesAfter }: Segment, header: FrameHeader): boolean =>
+  (header.seq === end && header.count > 0) ||
+  (header.bytesAfter > bytesAfter && header.bytesAfter - bytesAfter < 2 ** 32);
+
 /** A frame as it was read: its bytes are a view on the read. */
 export interface Frame {
   readonly header: FrameHeader;

@@ -74,7 +74,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'has one slot only': { by: 'crash', patches: [['register.ts', 'this.#slot = 1 - this.#slot;\n', '']] },
   'writes both slots without a sync': { by: 'crash', patches: [['register.ts', 'await this.#file.sync();', '']] },
-  'leaves a torn tail': { by: 'crash', patches: [['recovery.ts', 'await file.truncate(segment.length);', '']] },
+  'leaves a torn tail': { by: 'crash', patches: [['recovery.ts', 'await file.truncate(length);', '']] },
   'asks for the fsync again after it has failed': {
     by: 'crash',
     patches: [['log.ts', 'await file.sync();', 'await file.sync().catch(() => file.sync());']],
@@ -104,7 +104,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'takes a frame of any group for the next one': {
     by: 'damage',
-    patches: [['recovery.ts', 'if (later === undefined) return;', 'return;']],
+    patches: [['recovery.ts', 'if (later === undefined) return probe.offset;', 'return probe.offset;']],
   },
   'gives up behind a bad frame': {
     by: 'damage',

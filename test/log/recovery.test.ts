@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { Batch, event } from '../../src/core/event.ts';
 import { EventLog } from '../../src/log/log.ts';
+import { decodeFrameHeader, frameSize, headerSize } from '../../src/log/format.ts';
 import { recover } from '../../src/log/recovery.ts';
+import { seededRandom } from '../../src/testing/seeded-random.ts';
 import type { CrashDisk } from '../crash/crash-disk.ts';
-import { context, flip, newDisk, optionsOf, segmentsOf, writeLog } from './written-log.ts';
+import { bodies, bodyOf, context, deliver, flip, newDisk, optionsOf, segmentsOf, writeLog } from './written-log.ts';
 
 /** Opened without what the checkpoint says. */
 const found = (disk: CrashDisk) => recover(disk, ['/log'], undefined, false);
@@ -13,6 +15,14 @@ const written = async (): Promise<CrashDisk> => {
   const disk = newDisk();
   await writeLog(disk, { batches: 20, maxFileSize: 1500 });
   return disk;
+};
+
+/** Where the frames of a segment begin. */
+const framesOf = (segment: Buffer): number[] => {
+  const starts: number[] = [];
+  for (let at = headerSize; at < segment.length; at += frameSize(decodeFrameHeader(segment, at).length))
+    starts.push(at);
+  return starts;
 };
 
 const bytesOf = (disk: CrashDisk, path: string): Buffer => disk.files.get(path) as Buffer;
@@ -62,6 +72,51 @@ describe('behind the last frame', () => {
     const kept = bytesOf(disk, `${last}.torn`);
     expect(Buffer.concat([bytesOf(disk, last), kept])).toEqual(before.subarray(0, -10));
     expect((await found(disk)).problems).toEqual([]);
+  });
+
+  // A crash leaves the same: nobody can tell. So nothing goes without a word, and nothing goes for good.
+  test.each([
+    ['payload', 60],
+    ['sequence number', 16],
+    ['number of events', 12],
+    ['group', 30],
+  ])(
+    'a last put that is rotten in its %s is reported with its bytes and where they are, and counted',
+    async (_, at) => {
+      const disk = newDisk();
+      await writeLog(disk, { batches: 3 });
+      const [path] = segmentsOf(disk) as [string];
+      const sound = bytesOf(disk, path);
+      const last = framesOf(sound).at(-1)!;
+      disk.take('/log/acked.checkpoint');
+      flip(disk, path, last + at);
+      const rotten = bytesOf(disk, path);
+      const { bodies: left, reports, torn } = await deliver(disk);
+      expect(left).toEqual(bodies(0, 20));
+      const said = reports.filter(message => message.includes(`${sound.length - last} bytes are kept in ${path}.torn`));
+      expect(said).toEqual([expect.stringMatching(/damage to the last put would look the same/)]);
+      expect(torn).toBe(sound.length - last);
+      expect(bytesOf(disk, `${path}.torn`)).toEqual(rotten.subarray(last));
+    },
+  );
+
+  test('a last group whose first put is rotten is kept whole', async () => {
+    const disk = newDisk();
+    const log = await EventLog.open(optionsOf(), context(disk));
+    const puts = Array.from(
+      { length: 4 },
+      (_, i) => new Promise((resolve, reject) => log.append(Batch.of([event(bodyOf(i))]), resolve, reject)),
+    );
+    await Promise.all(puts);
+    const [path] = segmentsOf(disk) as [string];
+    const before = bytesOf(disk, path);
+    // The first one is a group of its own, and the others, which came while it was written, are another.
+    const begin = framesOf(before)[1]!;
+    disk.take('/log/acked.checkpoint');
+    const crashed = disk.kill(seededRandom(1));
+    flip(crashed, path, begin + 16);
+    expect(await found(crashed)).toMatchObject({ end: 1, torn: before.length - begin });
+    expect(bytesOf(crashed, `${path}.torn`).subarray(32)).toEqual(before.subarray(begin + 32));
   });
 
   test('what was read is synced, before anybody gets it', async () => {

@@ -91,10 +91,10 @@ export const deliver = async (disk: Disk, more: Partial<LogOptions> = {}) => {
   while (reader.seq < log.end)
     for (const batch of await reader.read(Infinity)) bodies.push(...batch.events.map(({ body }) => body.toString()));
   await reader.close();
-  const lost = log.counters.LostEventCount;
+  const { LostEventCount: lost, TornByteCount: torn } = log.counters;
   const offsets = Object.fromEntries(log.offsets);
   await log.close();
-  return { bodies, reports, lost, offsets };
+  return { bodies, reports, lost, torn, offsets };
 };
 
 /** The segments of a disk, by number. */

@@ -45,6 +45,7 @@ export class FileStore implements Store {
     const log = (name: keyof EventLog['counters']) => () => this.#log?.counters[name] ?? 0;
     this.counters = Object.defineProperties(this.#errors, {
       LostEventCount: { enumerable: true, get: log('LostEventCount') },
+      TornByteCount: { enumerable: true, get: log('TornByteCount') },
       CheckpointWriteErrorCount: { enumerable: true, get: log('CheckpointWriteErrorCount') },
       SyncCount: { enumerable: true, get: log('SyncCount') },
       BytesWritten: { enumerable: true, get: log('BytesWritten') },
