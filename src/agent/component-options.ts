@@ -126,7 +126,8 @@ const readOptions = (
     const field = fields.find(f => f.name === name);
     const entry = set.get(name)?.get(inner) ?? set.get(name)?.get('') ?? type;
     if (field === undefined) problems.error(type.place(), `${where}: ${issue.message}`);
-    else if (issue.code === 'custom') problems.error(entry.place(), `${where}.${field.key}: ${issue.message}`);
+    else if (issue.code === 'custom')
+      problems.error(entry.place(), `${where}.${field.key.replace(/\*$/, inner)}: ${issue.message}`);
     else if (Object.hasOwn(given, name)) badValue(where, field, entry, problems);
   }
   if (!parsed.success || problems.errors > before) return undefined;
@@ -155,7 +156,10 @@ const assign = (
     const field = named ?? bySpecificity.find(f => covers(f.key, key));
     if (field !== undefined) {
       const entries = set.get(field.name) ?? new Map<string, Entry>();
-      set.set(field.name, entries.set(field.info.kind === 'map' ? key.slice(field.key.length - 1) : '', entry));
+      const inner = field.info.kind === 'map' ? key.slice(field.key.length - 1) : '';
+      set.set(field.name, entries.set(inner, entry));
+      const idle = field.info.entries?.find(known => known.key === inner && known.effect === 'none');
+      if (idle !== undefined) problems.warn(entry.at, `${where}.${key} has no effect: ${idle.summary}`);
     } else if (Object.hasOwn(idleKeys, key)) {
       problems.warn(entry.at, `${where}.${key} has no effect: ${idleKeys[key] ?? ''}`);
     } else if (!others.some(pattern => covers(pattern, key)) && !isMisplaced(key, kind, keys)) {

@@ -196,8 +196,30 @@ const pageOf = ({ kind, component }: Known): string => {
           ...code.map(([name, info]) => row(`\`${name}\``, info.summary)),
           '',
         ]),
+    ...mapEntries(fields),
   ].join('\n');
 };
+
+/** The names that its maps take. */
+const mapEntries = (fields: readonly Field[]): readonly string[] =>
+  fields.flatMap(({ key, info: { entries = [] } }) =>
+    entries.length === 0
+      ? []
+      : [
+          `## ${key}`,
+          '',
+          row('Key', 'Takes', 'Default', 'What it is'),
+          row('---', '---', '---', '---'),
+          ...entries.map(({ key: name, takes: text, summary, default: usual, effect }) =>
+            effect === undefined
+              ? row(`\`${name}\``, text, usual === undefined ? '' : value(usual), summary)
+              : row(`\`${name}\``, effect === 'none' ? text : '', '', `${effects[effect]} ${summary}`),
+          ),
+          '',
+        ],
+  );
+
+const effects = { none: 'No effect.', refused: 'Refused.' } as const;
 
 const errorsPage = (): string =>
   [

@@ -10,6 +10,18 @@ import { z } from 'zod';
 import { MillraceError } from './errors.ts';
 import { nearest } from './nearest.ts';
 
+/** One of the names that a map takes, where they are known. */
+export interface MapEntry {
+  readonly key: string;
+  /** In words. */
+  readonly takes: string;
+  /** What it does, or why it does not. */
+  readonly summary: string;
+  readonly default?: unknown;
+  /** It is taken, and does nothing; or it is not taken. */
+  readonly effect?: 'none' | 'refused';
+}
+
 /** What is known about an option besides its type. */
 export interface FieldInfo {
   readonly kind: 'integer' | 'boolean' | 'text' | 'choice' | 'list' | 'map' | 'secret' | 'path' | 'port' | 'function';
@@ -22,6 +34,8 @@ export interface FieldInfo {
   readonly formerly?: string;
   /** The Flume key that lists the names of a map's entries, as `filegroups` does for `filegroups.*`. */
   readonly listedIn?: string;
+  /** The names that a map takes, if it does not take any. */
+  readonly entries?: readonly MapEntry[];
   readonly default?: unknown;
   /** The default in an agent, where Flume's own differs from the library's. */
   readonly agentDefault?: unknown;
@@ -211,7 +225,8 @@ export const parseOptions = <S extends z.ZodObject>(component: string, schema: S
     if (value === undefined) return [`${name as string} is missing; expected ${expectation(info)}`];
     if (isNotBuiltIn(info, value))
       return [`${name as string}: ${value as string} is not built in yet; expected ${expectation(info)}`];
-    const found = info.kind === 'secret' ? '' : `, found ${shown(value)}`;
+    // A map may hold passwords under any name.
+    const found = info.kind === 'secret' || info.kind === 'map' ? '' : `, found ${shown(value)}`;
     return [`${name as string}: expected ${expectation(info)}${found}`];
   });
   throw new MillraceError('MR_CONFIG', `${component}: ${problems.join('; ')}`);
