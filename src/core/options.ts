@@ -225,8 +225,9 @@ export const parseOptions = <S extends z.ZodObject>(component: string, schema: S
     if (value === undefined) return [`${name as string} is missing; expected ${expectation(info)}`];
     if (isNotBuiltIn(info, value))
       return [`${name as string}: ${value as string} is not built in yet; expected ${expectation(info)}`];
-    // A map may hold passwords under any name.
-    const found = info.kind === 'secret' || info.kind === 'map' ? '' : `, found ${shown(value)}`;
+    // Never the values of a map: there may be passwords among them.
+    if (info.kind === 'map' && issue.path.length > 1) return [`${issue.path.join('.')}: expected text`];
+    const found = info.kind === 'secret' ? '' : `, found ${shown(value)}`;
     return [`${name as string}: expected ${expectation(info)}${found}`];
   });
   throw new MillraceError('MR_CONFIG', `${component}: ${problems.join('; ')}`);

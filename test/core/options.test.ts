@@ -106,7 +106,7 @@ describe('what is wrong is said', () => {
     [{ port: 1, batchSize: '99999999999999999999' }, 'expected a whole number from 1 to 1000'],
     [{ port: 1, ack: 'yes' }, 'netcat: ack: expected true or false, found "yes"'],
     [{ port: 1, order: 'random' }, 'netcat: order: expected one of oldest, youngest, found "random"'],
-    [{ port: 1, headers: { a: 1 } }, 'netcat: headers: expected names with values, found { a: 1 }'],
+    [{ port: 1, headers: { a: 1 } }, 'netcat: headers.a: expected text'],
     [{ port: 1, positionFile: '' }, 'netcat: positionFile: expected a path, found ""'],
     [{ port: 1, ackk: false }, 'netcat: there is no option ackk; did you mean ack?'],
     [{ port: 1, wombat: 1 }, 'netcat: there is no option wombat'],

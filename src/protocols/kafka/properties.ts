@@ -325,7 +325,8 @@ const table: Readonly<Record<string, Property>> = {
   'allow.auto.create.topics': { of: 'consumer', says: 'The brokers decide.', takes: 'flag', effect: 'none' },
 };
 
-const isOf = (side: Side, name: string): boolean => Object.hasOwn(table, name) && (table[name]?.of ?? side) === side;
+const propertyOf = (name: string): Property | undefined => (Object.hasOwn(table, name) ? table[name] : undefined);
+const isOf = (side: Side, name: string): boolean => [undefined, side].includes(propertyOf(name)?.of);
 const namesOf = (side: Side): readonly string[] => Object.keys(table).filter(name => isOf(side, name));
 
 const expected = ({ takes = 'text', min }: Property): string => {
@@ -344,7 +345,7 @@ const fits = ({ takes = 'text', min = 0 }: Property, value: string): boolean => 
 
 /** What is wrong with a property; undefined if nothing is. No secret is in it. */
 const problemWith = (side: Side, name: string, value: string): string | undefined => {
-  const property = table[name];
+  const property = propertyOf(name);
   if (property === undefined || !isOf(side, name)) {
     if (property !== undefined) return `it is a property of a ${property.of ?? ''}, not of a ${side}`;
     const close = nearest(name, namesOf(side));
@@ -436,7 +437,7 @@ export const checkKafka = (
   context: z.RefinementCtx,
 ): void => {
   const problem = (path: readonly string[], message: string): void =>
-    context.addIssue({ code: 'custom', path: [...path], message });
+    context.addIssue({ code: 'custom', path: [...path], message: message.replace(/\.$/, '') });
   const brokers = given.bootstrapServers;
   const odd = brokers.find(broker => !/^(\[[\da-f:.]+\]|[^\s:/[\]]+):\d{1,5}$/i.test(broker));
   if (brokers.length === 0 || odd !== undefined)
