@@ -43,8 +43,11 @@ export interface Disk {
   syncDirectory(directory: string): Promise<void>;
   /** Bytes that may still be written where this directory is. */
   free(directory: string): Promise<number>;
-  /** Keeps other processes out; throws `MR_LOCKED` if one is in. What it returns ends that. A disk of one process has none. */
-  lock?(directory: string): Promise<() => Promise<void>>;
+  /**
+   * Keeps other processes out; throws `MR_LOCKED` if one is in. What it returns ends that. A disk of one process has none.
+   * `report` is told when nobody can say whether another one is still in.
+   */
+  lock?(directory: string, report: (problem: Error) => void): Promise<() => Promise<void>>;
 }
 
 /** The machine's own. Errors are `MR_IO` and name the path; `cause` is the system's. */
@@ -79,7 +82,7 @@ export const systemDisk: Disk = {
       const { bavail, bsize } = await fs.promises.statfs(directory);
       return bavail * bsize;
     }),
-  lock: directory => named(directory, () => lockDirectory(directory)),
+  lock: (directory, report) => named(directory, () => lockDirectory(directory, { report })),
 };
 
 const syncDirectory = async (directory: string): Promise<void> => {

@@ -173,12 +173,12 @@ export class EventLog {
 
   /** Opens it, makes whole what a crash has left, and reports what is missing. */
   static async open(options: LogOptions, context: LogContext): Promise<EventLog> {
-    const { disk } = context;
+    const { disk, report } = context;
     for (const directory of directoriesOf(options)) {
       await disk.makeDirectory(directory);
       refuseForeign(directory, await disk.list(directory));
     }
-    const unlock = await lockAll(disk, options);
+    const unlock = await lockAll(disk, options, report);
     try {
       const log = await EventLog.#open(options, context);
       log.#unlock = unlock;
@@ -646,14 +646,18 @@ export const directoriesOf = ({ dataDirs, checkpointDir }: LogDirectories): stri
 ];
 
 /** Keeps other processes out of all of its directories, or of none; what it returns ends that. */
-export const lockAll = async (disk: Disk, directories: LogDirectories): Promise<() => Promise<void>> => {
+export const lockAll = async (
+  disk: Disk,
+  directories: LogDirectories,
+  report: (problem: Error) => void,
+): Promise<() => Promise<void>> => {
   const locks: (() => Promise<void>)[] = [];
   const unlock = async () => {
     for (const free of locks) await free();
   };
   try {
     for (const directory of directoriesOf(directories)) {
-      const free = await disk.lock?.(directory);
+      const free = await disk.lock?.(directory, report);
       if (free !== undefined) locks.push(free);
     }
     return unlock;

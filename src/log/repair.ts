@@ -101,7 +101,7 @@ export const repairLog = (disk: Disk, options: RepairOptions): Promise<Repaired>
 
 /** Keeps other processes out while it acts. */
 export const locked = async <R>(disk: Disk, directories: LogDirectories, act: () => Promise<R>): Promise<R> => {
-  const unlock = await lockAll(disk, directories);
+  const unlock = await lockAll(disk, directories, problem => process.emitWarning(problem));
   return act().finally(unlock);
 };
 

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { lockDirectory } from '../../src/core/lock.ts';
+import { lockDirectory, lockHolder } from '../../src/core/lock.ts';
 
 let dir: string;
 beforeEach(() => (dir = fs.mkdtempSync(join(tmpdir(), 'millrace-lock-'))));
@@ -27,6 +27,63 @@ describe('the lock of a directory', () => {
     await (
       await lockDirectory(dir)
     )();
+    expect(fs.readdirSync(dir)).toEqual([]);
+  });
+
+  // A pid says nothing there: only what is written into the file does.
+  describe.each([
+    ['another machine, or of another start of this one', { boot: 'another' }],
+    ['another container', { space: 'pid:[1]' }],
+  ])('that a process of %s has', (_, other) => {
+    const path = () => join(dir, 'LOCK');
+    beforeEach(async () => {
+      const unlock = await lockDirectory(dir);
+      const self = JSON.parse(fs.readFileSync(path(), 'utf8')) as object;
+      await unlock();
+      fs.writeFileSync(path(), JSON.stringify({ ...self, pid: 7, host: 'far', ...other }));
+    });
+
+    it('is respected as long as it gives signs of life', async () => {
+      const old = new Date(Date.now() - 60_000);
+      fs.utimesSync(path(), old, old);
+      const signs = setInterval(() => fs.utimesSync(path(), new Date(), new Date()), 20);
+      // However long ago the last one was when somebody came to look.
+      fs.utimesSync(path(), new Date(), new Date());
+      const taken = lockDirectory(dir);
+      await expect(taken).rejects.toMatchObject({ code: 'MR_LOCKED', retriable: true });
+      await expect(taken).rejects.toThrow('process 7 on far');
+      clearInterval(signs);
+      expect(fs.readdirSync(dir)).toEqual(['LOCK']);
+      expect(await lockHolder(dir)).toBe(7);
+    });
+
+    it.each([
+      ['at once, when the last sign was long ago', 60_000, {}],
+      ['after a while without any', 0, { silence: 50 }],
+    ])('is taken over, and that is reported, %s', async (_, ago, options) => {
+      const then = new Date(Date.now() - ago);
+      fs.utimesSync(path(), then, then);
+      const reports: string[] = [];
+      const unlock = await lockDirectory(dir, { ...options, report: problem => void reports.push(problem.message) });
+      expect(reports).toEqual([expect.stringMatching(/locked by process 7 on far.*taken over/)]);
+      expect(await lockHolder(dir)).toBe(process.pid);
+      await unlock();
+      expect(fs.readdirSync(dir)).toEqual([]);
+    });
+  });
+
+  it('gives signs of life, and tells when another one has it nevertheless', { timeout: 20_000 }, async () => {
+    const path = join(dir, 'LOCK');
+    let told!: (message: string) => void;
+    const report = new Promise<string>(resolve => (told = resolve));
+    const unlock = await lockDirectory(dir, { report: ({ message }) => told(message) });
+    const first = fs.statSync(path).mtimeMs;
+    while (fs.statSync(path).mtimeMs === first) await new Promise(resolve => setTimeout(resolve, 20));
+    fs.renameSync(path, join(dir, 'aside'));
+    fs.writeFileSync(path, 'theirs');
+    expect(await report).toMatch(/LOCK was removed, or taken over by another process/);
+    await unlock();
+    expect(fs.readFileSync(path, 'utf8')).toBe('theirs');
   });
 
   it('ends with its process, however that ends', async () => {
@@ -40,11 +97,11 @@ describe('the lock of a directory', () => {
     )();
   });
 
-  it('is not kept by a process that has the same number by chance, nor by one of before the machine started', async () => {
+  it('is not kept by a process that has the same number by chance', async () => {
     const unlock = await lockDirectory(dir);
     const self = JSON.parse(fs.readFileSync(join(dir, 'LOCK'), 'utf8')) as object;
     await unlock();
-    for (const other of [{ began: '1' }, { boot: 'another' }, { pid: 2 ** 22 + 1 }]) {
+    for (const other of [{ began: '1' }, { pid: 2 ** 22 + 1 }]) {
       fs.writeFileSync(join(dir, 'LOCK'), JSON.stringify({ ...self, ...other }));
       await (
         await lockDirectory(dir)

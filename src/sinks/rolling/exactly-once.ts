@@ -80,7 +80,7 @@ export class ExactlyOnce {
     const own = new ExactlyOnce(options, disk, report);
     const state = join(options.directory, `.${options.prefix}exactly-once`);
     await disk.makeDirectory(state);
-    own.#unlock = await disk.lock?.(state);
+    own.#unlock = await disk.lock?.(state, report);
     try {
       own.#register = await Register.open(disk, join(state, 'written'), () => own.#value());
     } catch (thrown) {
