@@ -97,6 +97,7 @@ export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
         // A source that has opened since runs again.
         if ((metrics.find('SOURCE', name)?.['StartTime'] ?? 0) <= at) troubles.set(name, reason);
       }
+      for (const [name, { message }] of metrics.troubles) troubles.set(name, message);
       for (const [name, { trouble }] of channels) if (trouble !== undefined) troubles.set(name, trouble.message);
       for (const { name, sink } of sinks) if (sink.trouble !== undefined) troubles.set(name, sink.trouble.message);
       return troubles;

@@ -12,6 +12,8 @@ export type Counters = Record<string, number>;
 
 /** All counters of a flow or an agent, keyed as Flume does: `CHANNEL.c1`. */
 export class Metrics {
+  /** Components that go on, though something is wrong for them, by name: what it is. */
+  readonly troubles = new Map<string, Error>();
   readonly #components = new Map<string, Counters>();
 
   /** Adds a component's counters; a name that is taken gets a number behind it. Returns the same object, to be bumped. */
