@@ -66,7 +66,7 @@ const pom = ({
 const runs = (command: string, flag: string) => spawnSync(command, [flag], { stdio: 'ignore' }).status === 0;
 
 export const jars = (options: JarsOptions): Jars => {
-  const { name, title, files = {} } = options;
+  const { name, title, files } = options;
   const home = join(benchDir, '.cache', name);
   const lib = join(home, 'lib');
 
@@ -77,7 +77,7 @@ export const jars = (options: JarsOptions): Jars => {
       await writeFile(join(fresh, 'pom.xml'), pom(options));
       const args = ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib', '-DincludeScope=runtime'];
       await promisify(execFile)('mvn', args, { cwd: fresh, timeout: 600_000 });
-      for (const [file, content] of Object.entries(files)) await writeFile(join(fresh, 'lib', file), content);
+      for (const [file, content] of Object.entries(files ?? {})) await writeFile(join(fresh, 'lib', file), content);
       // Appears whole or not at all; whoever comes second keeps the first one's.
       await rename(join(fresh, 'lib'), lib).catch((cause: unknown) => {
         if (!existsSync(lib)) throw cause;
@@ -98,7 +98,9 @@ export const jars = (options: JarsOptions): Jars => {
       (classpath ??= (async () => {
         if (!existsSync(lib)) await fetchAll();
         const found = (await readdir(lib)).filter(file => file.endsWith('.jar')).sort();
-        return [lib, ...found.map(jar => join(lib, jar))].join(delimiter);
+        // A folder on the class path only if there is something to find: the JVM shares no classes with one.
+        const paths = found.map(jar => join(lib, jar));
+        return (files === undefined ? paths : [lib, ...paths]).join(delimiter);
       })()),
   };
 };
