@@ -37,8 +37,11 @@ export interface Store<T = FlumeEvent> {
    * meanwhile: they are in after it, and are not when it is not.
    */
   put(batch: Batch<T>): void | Promise<void>;
-  /** The first batch in line, cut or joined to at most `maxEvents`; undefined if there is none, or it is over `maxBytes`. */
-  take(maxEvents: number, maxBytes: number): Entry<T> | undefined;
+  /**
+   * The first batch in line, cut or joined to at most `maxEvents`. Undefined if there is none, or if it is over `maxBytes` or
+   * over `credit` events: it is not cut for that, or small rests would be cut smaller and smaller.
+   */
+  take(maxEvents: number, maxBytes: number, credit: number): Entry<T> | undefined;
   /** First in line again, in this order. */
   giveBack(entries: readonly Entry<T>[]): void;
   /** All of the entry but `rest` is done with. */
@@ -660,8 +663,9 @@ class Output<T> implements Supply<T> {
 
   take(maxEvents: number, maxBytes: number, alone: boolean): Entry<T> | undefined {
     this.#counters.EventTakeAttemptCount++;
+    if (!alone) return this.#store.take(this.#batchSize, maxBytes, maxEvents);
     // A store can cut events, but not bytes.
-    return this.#store.take(Math.min(this.#batchSize, maxEvents), alone ? Infinity : maxBytes);
+    return this.#store.take(Math.min(this.#batchSize, maxEvents), Infinity, maxEvents);
   }
 
   giveBack(entries: readonly Entry<T>[]): void {

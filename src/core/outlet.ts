@@ -3,7 +3,7 @@
  *
  * - Credit: at most `maxInFlight` unsettled, in deliveries, events and bytes. What is larger than that goes alone (S3).
  * - Emission is a trampoline: however deep settle and emit call each other, `next` is never called from within `next`
- *   of the same outlet. After {@link burst} deliveries in one go the loop yields to I/O and timers.
+ *   of the same outlet. After {@link burst} deliveries or {@link burstEvents} events in one go the loop yields to I/O and timers.
  * - Order: with `order: 'strict'` a nack overtakes all later deliveries in flight: they are fenced, and everything
  *   is emitted again from the failed one on (go-back-N). With `'selective'` only the failed one is.
  * - A redelivery always waits, with growing jittered backoff; it is never synchronous.
@@ -41,6 +41,12 @@ export interface Redelivery {
 
 /** Deliveries emitted without a break before I/O and timers get their turn. */
 const burst = 256;
+
+/**
+ * Likewise events. Without it a sink that returns promises gets its turn so late that the garbage collector has carried most
+ * events around: 130 instead of 69 µs per batch of 1000 objects.
+ */
+const burstEvents = 16_384;
 
 /** How often deliveries that stay unsettled are put under watch for garbage collection. */
 const watchInterval = 1000;
@@ -214,13 +220,14 @@ export class Outlet<T> implements Credit {
     this.#again = true;
     if (this.#pumping || this.#yielded) return;
     this.#pumping = true;
-    let left = burst;
+    let deliveries = burst;
+    let events = burstEvents;
     while (this.#again) {
       this.#again = false;
       let entry: Entry<T> | undefined;
       while ((entry = this.#takeNext()) !== undefined) {
         this.#emit(entry);
-        if (--left === 0) {
+        if (--deliveries <= 0 || (events -= entry.batch.length) <= 0) {
           this.#yielded = true;
           this.#again = false;
           this.#scope.clock.soon(this.#resume);

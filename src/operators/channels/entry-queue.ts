@@ -24,16 +24,14 @@ export class EntryQueue<T> {
   }
 
   /** See `Store.take`. */
-  take(maxEvents: number, maxBytes: number): Entry<T> | undefined {
+  take(maxEvents: number, maxBytes: number, credit: number): Entry<T> | undefined {
     const first = this.#line.peek();
-    if (first === undefined || maxEvents < 1 || first.batch.byteLength > maxBytes) return undefined;
+    if (first === undefined || first.batch.byteLength > maxBytes) return undefined;
+    const { length } = first.batch;
+    if (Math.min(length, maxEvents) > credit) return undefined;
     this.#line.shift();
-    const entry =
-      first.batch.length > maxEvents
-        ? this.#cut(first, maxEvents)
-        : first.batch.length < maxEvents
-          ? this.#join(first, maxEvents, maxBytes)
-          : first;
+    const most = Math.min(maxEvents, credit);
+    const entry = length > most ? this.#cut(first, most) : length < most ? this.#join(first, most, maxBytes) : first;
     this.#count(entry.batch, -1);
     return entry;
   }

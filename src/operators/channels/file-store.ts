@@ -108,8 +108,8 @@ export class FileStore implements Store {
     });
   }
 
-  take(maxEvents: number, maxBytes: number): Entry<FlumeEvent> | undefined {
-    const entry = this.#line.take(maxEvents, maxBytes);
+  take(maxEvents: number, maxBytes: number, credit: number): Entry<FlumeEvent> | undefined {
+    const entry = this.#line.take(maxEvents, maxBytes, credit);
     void this.#readAhead();
     return entry;
   }

@@ -45,8 +45,8 @@ class MemoryStore<T = FlumeEvent> implements Store<T> {
     this.bytes += batch.byteLength;
   }
 
-  take(maxEvents: number, maxBytes: number): Entry<T> | undefined {
-    return this.#line.take(maxEvents, maxBytes);
+  take(maxEvents: number, maxBytes: number, credit: number): Entry<T> | undefined {
+    return this.#line.take(maxEvents, maxBytes, credit);
   }
 
   giveBack(entries: readonly Entry<T>[]): void {

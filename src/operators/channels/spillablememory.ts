@@ -80,9 +80,9 @@ class SpillableStore implements Store {
     return this.#file.put(batch).finally(() => this.#spilling--);
   }
 
-  take(maxEvents: number, maxBytes: number): Entry<FlumeEvent> | undefined {
-    if (this.#line.length > 0) return this.#line.take(maxEvents, maxBytes);
-    return this.#file.take(maxEvents, maxBytes);
+  take(maxEvents: number, maxBytes: number, credit: number): Entry<FlumeEvent> | undefined {
+    const from = this.#line.length > 0 ? this.#line : this.#file;
+    return from.take(maxEvents, maxBytes, credit);
   }
 
   giveBack(entries: readonly Entry<FlumeEvent>[]): void {

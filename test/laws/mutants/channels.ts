@@ -124,12 +124,13 @@ export class ArrayStore implements Store {
       this.#line.shift();
   }
 
-  take(maxEvents: number, maxBytes: number): Entry<FlumeEvent> | undefined {
+  take(maxEvents: number, maxBytes: number, credit: number): Entry<FlumeEvent> | undefined {
     if (this.#is('waits until there are three events') && this.#line.length > 0 && this.events < 3) return undefined;
     const newest = this.#is('takes the newest first');
     const entry = newest ? this.#line.at(-1) : this.#line[0];
-    if (entry === undefined || maxEvents < 1) return undefined;
+    if (entry === undefined) return undefined;
     const count = Math.min(entry.batch.length, maxEvents);
+    if (count > credit) return undefined;
     const [batch, rest] = count < entry.batch.length ? entry.batch.split(count) : [entry.batch, undefined];
     if (batch.byteLength > maxBytes) return undefined;
     if (newest) this.#line.pop();

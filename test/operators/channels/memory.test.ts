@@ -3,6 +3,7 @@ import { event, headers, memoryChannel, type FlumeEvent } from '../../../src/ind
 import type { Channel } from '../../../src/core/channel.ts';
 import { Batch } from '../../../src/core/event.ts';
 import type { Delivery } from '../../../src/core/delivery.ts';
+import type { MaxInFlight } from '../../../src/core/outlet.ts';
 import { inScope, Scope } from '../../../src/core/scope.ts';
 import { createSource } from '../../../src/core/source.ts';
 import { FakeClock, seededRandom } from '../../../src/testing/index.ts';
@@ -32,8 +33,8 @@ const world = async (options: Parameters<typeof memoryChannel>[0]) => {
     await clock.flush();
     return answers.slice(before).join();
   };
-  const take = async (batchSize: number) => {
-    inScope(scope, () => channel.output({ batchSize }).subscribe(delivery => void taken.push(delivery)));
+  const take = async (batchSize: number, maxInFlight: MaxInFlight = {}) => {
+    inScope(scope, () => channel.output({ batchSize, maxInFlight }).subscribe(delivery => void taken.push(delivery)));
     await clock.flush();
     return taken;
   };
@@ -104,6 +105,26 @@ describe('memory channel', () => {
       ['1', '2', '3'],
       ['4', '5'],
     ]);
+  });
+
+  it('does not cut a batch to fill what is left of the credit: rests would be cut smaller and smaller', async () => {
+    const { put, take, clock } = await world({ capacity: 1000, transactionCapacity: 9 });
+    for (let i = 0; i < 10; i++) await put(...Array.from({ length: 9 }, (_, n) => event(`${i}.${n}`)));
+    const taken = await take(9, { events: 25 });
+    expect(taken.map(({ length }) => length)).toEqual([9, 9]);
+    for (const delivery of taken) {
+      delivery.ack();
+      await clock.flush();
+    }
+    expect(taken.map(({ length }) => length)).toEqual(Array(10).fill(9));
+  });
+
+  it('cuts what is larger than all of the credit', async () => {
+    const { put, take } = await world({ capacity: 1000, transactionCapacity: 9 });
+    await put(...Array.from({ length: 9 }, (_, n) => event(`${n}`)));
+    const taken = await take(9, { events: 4 });
+    expect(taken.map(({ length }) => length)).toEqual([4]);
+    taken[0]!.ack();
   });
 
   it('accepts empty bodies, and blocks without cutting them up', async () => {
