@@ -1,0 +1,115 @@
+/**
+ * The codecs that kafkajs leaves to others, as Java writes and reads them: snappy in the blocks of snappy-java (xerial), lz4 and
+ * zstd as frames. Each package is loaded when it is needed first.
+ *
+ * @module
+ */
+import { createRequire } from 'node:module';
+import zlib from 'node:zlib';
+import { promisify } from 'node:util';
+import { MillraceError, systemCode } from '../../../core/errors.ts';
+import type { Compression } from '../client.ts';
+import type { Codec, Package } from './package.ts';
+
+/** As record batches name them. */
+export const codecNumbers: Readonly<Record<Compression, number>> = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 };
+
+/** What is on both sides of the wire, as bytes. */
+export interface BytesCodec {
+  compress(bytes: Buffer): Promise<Buffer>;
+  decompress(bytes: Buffer): Promise<Buffer>;
+}
+
+const require = createRequire(import.meta.url);
+
+const load = <T>(codec: string, name: string, version: string): T => {
+  try {
+    return require(name) as T;
+  } catch (cause) {
+    if (systemCode(cause) !== 'MODULE_NOT_FOUND') throw cause;
+    throw new MillraceError(
+      'MR_PEER_MISSING',
+      `Kafka: records are compressed with ${codec}, which needs the package ${name}. Run \`npm install ${name}@${version}\`.`,
+      { cause },
+    );
+  }
+};
+
+/** `\x82SNAPPY\0`, version 1, compatible with 1; then blocks, each with its length in front. */
+const xerial = Buffer.from('82534e4150505900', 'hex');
+const xerialHeader = Buffer.concat([xerial, Buffer.from('0000000100000001', 'hex')]);
+/** The size of the blocks of snappy-java, uncompressed, in bytes. */
+const xerialBlock = 32 * 1024;
+
+interface Snappy {
+  compress(bytes: Buffer): Promise<Buffer>;
+  uncompress(bytes: Buffer, options: { asBuffer: true }): Promise<Buffer>;
+}
+
+const snappy = (): BytesCodec => {
+  const library = load<Snappy>('snappy', 'snappy', '7');
+  return {
+    compress: async bytes => {
+      const parts: Buffer[] = [xerialHeader];
+      for (let from = 0; from < bytes.length; from += xerialBlock) {
+        const block = await library.compress(bytes.subarray(from, from + xerialBlock));
+        const length = Buffer.alloc(4);
+        length.writeInt32BE(block.length);
+        parts.push(length, block);
+      }
+      return Buffer.concat(parts);
+    },
+    decompress: async bytes => {
+      // librdkafka and others write one block without a frame.
+      if (!bytes.subarray(0, xerial.length).equals(xerial)) return library.uncompress(bytes, { asBuffer: true });
+      const parts: Buffer[] = [];
+      for (let from = xerialHeader.length; from < bytes.length;) {
+        const length = bytes.readInt32BE(from);
+        from += 4;
+        parts.push(await library.uncompress(bytes.subarray(from, from + length), { asBuffer: true }));
+        from += length;
+      }
+      return Buffer.concat(parts);
+    },
+  };
+};
+
+const lz4 = (): BytesCodec => {
+  const library = load<{
+    compressFrame(bytes: Buffer): Promise<Buffer>;
+    decompressFrame(bytes: Buffer): Promise<Buffer>;
+  }>('lz4', 'lz4-napi', '2');
+  return { compress: bytes => library.compressFrame(bytes), decompress: bytes => library.decompressFrame(bytes) };
+};
+
+type Transform = (bytes: Buffer, done: (error: Error | null, result: Buffer) => void) => void;
+
+const zstd = (): BytesCodec => {
+  // Node.js has it since 22.15.
+  const builtIn = zlib as { zstdCompress?: Transform; zstdDecompress?: Transform };
+  if (builtIn.zstdCompress !== undefined && builtIn.zstdDecompress !== undefined)
+    return { compress: promisify(builtIn.zstdCompress), decompress: promisify(builtIn.zstdDecompress) };
+  return load<BytesCodec>('zstd', '@mongodb-js/zstd', '1.2.2');
+};
+
+/** The codecs by name, each made when it is asked for. */
+export const codecs = { snappy, lz4, zstd };
+
+/** Fills the empty places in kafkajs's table. What somebody else put there stays. */
+export const registerCodecs = ({ codecs: table }: Pick<Package, 'codecs'>): void => {
+  for (const [name, make] of Object.entries(codecs)) {
+    const number = codecNumbers[name as Compression];
+    try {
+      table[number]?.();
+      continue;
+    } catch {
+      // Nobody has filled it.
+    }
+    let made: BytesCodec | undefined;
+    const codec: Codec = {
+      compress: async ({ buffer }) => (made ??= make()).compress(buffer),
+      decompress: async buffer => (made ??= make()).decompress(buffer),
+    };
+    table[number] = () => codec;
+  }
+};

@@ -1,0 +1,761 @@
+/**
+ * A member of a consumer group, by the classic protocol that all brokers from 2.4 to 4.x speak. Before it joins again it gives up
+ * all partitions, so that what is committed in `revoked` is what the next owner begins with. Heartbeats have a timer of their own:
+ * neither a pause nor a slow sink ends the membership. When nothing was heard of the coordinator for a session timeout, the
+ * partitions count as lost.
+ *
+ * @module
+ */
+import { MillraceError, toError } from '../../../core/errors.ts';
+import type {
+  Assigned,
+  ConsumerListener,
+  ConsumerOptions,
+  KafkaConsumer,
+  Position,
+  ReadRecord,
+  TopicPartition,
+} from '../client.ts';
+import { assignors, type Counts } from './assignors.ts';
+import { byTopic, earliest, keyOf, latest, wait, waitAfter, type Cluster, type Node } from './cluster.ts';
+import { code, kafkaError, Refused } from './errors.ts';
+import { decodeFetch, decodeRecords, type Fetched, type FetchedPartition } from './fetched.ts';
+import { Troubles } from './troubles.ts';
+
+/** The longest wait before something that failed is tried again, in ms. */
+const longestWait = 5000;
+/** How often topics that are not there are asked for, in ms. */
+const missingTopicAge = 1000;
+/** While partitions are paused, the others must not keep a resumed one waiting for long; in ms. */
+const waitBesidePaused = 50;
+/** How long `close` waits for what is committed last, and then for the broker to hear of it; in ms. */
+const lastCommitTimeout = 5000;
+const leaveTimeout = 2000;
+
+interface Partition extends TopicPartition {
+  readonly committed: number | undefined;
+  next: number;
+  /** Goes up with every seek: what was asked for before is not told. */
+  epoch: number;
+  paused: boolean;
+  /** Is asked for now, or waits to be asked for again. */
+  fetching: boolean;
+  failures: number;
+  /** Came while it was paused. */
+  held: readonly ReadRecord[] | undefined;
+}
+
+/** One membership, from a join to the next. */
+interface Membership {
+  readonly generation: number;
+  coordinator: Node;
+  /** Topics that were subscribed, and how many partitions they had. */
+  readonly counts: Counts;
+  /** When the coordinator was heard of last. */
+  heard: number;
+  /** True from when the partitions have to be given up. */
+  over: boolean;
+  readonly end: (why: 'rebalance' | 'lost') => void;
+  readonly ended: Promise<'rebalance' | 'lost'>;
+}
+
+interface JoinAnswer {
+  readonly errorCode: number;
+  readonly generationId: number;
+  readonly groupProtocol: string;
+  readonly leaderId: string;
+  readonly memberId: string;
+  readonly members: readonly { readonly memberId: string; readonly memberMetadata: Buffer }[];
+}
+
+interface PartitionAnswers<Extra = unknown> {
+  readonly errorCode?: number;
+  readonly responses: readonly {
+    readonly topic: string;
+    readonly partitions: readonly (Extra & { readonly partition: number; readonly errorCode: number })[];
+  }[];
+}
+
+/** The coordinator has moved or is not ready. */
+const elsewhere: ReadonlySet<number> = new Set([
+  code.COORDINATOR_LOAD_IN_PROGRESS,
+  code.COORDINATOR_NOT_AVAILABLE,
+  code.NOT_COORDINATOR,
+]);
+
+type Options = { readonly [Name in keyof ConsumerOptions]-?: NonNullable<ConsumerOptions[Name]> };
+
+const withDefaults = (given: ConsumerOptions): Options => ({
+  groupId: given.groupId,
+  topics: given.topics,
+  sessionTimeout: given.sessionTimeout ?? 30_000,
+  heartbeatInterval: given.heartbeatInterval ?? 3000,
+  rebalanceTimeout: given.rebalanceTimeout ?? 60_000,
+  maxBytesPerPartition: given.maxBytesPerPartition ?? 1024 * 1024,
+  maxBytes: given.maxBytes ?? 10 * 1024 * 1024,
+  minBytes: given.minBytes ?? 1,
+  maxWait: given.maxWait ?? 500,
+  metadataMaxAge: given.metadataMaxAge ?? 300_000,
+  readCommitted: given.readCommitted ?? true,
+});
+
+export class Consumer implements KafkaConsumer {
+  readonly #cluster: Cluster;
+  readonly #listener: ConsumerListener;
+  readonly #troubles: Troubles;
+  readonly #options: Options;
+  readonly #closing = new AbortController();
+  readonly #running: Promise<void>;
+  readonly #decodeFetch: (raw: Buffer) => Promise<Fetched>;
+  #memberId = '';
+  #joining: Node | undefined;
+  #membership: Membership | undefined;
+  /** Ours, the one that waited longest for records first. */
+  readonly #owned = new Map<string, Partition>();
+  /** Not ours any more, but what is committed still counts. */
+  readonly #leaving = new Set<string>();
+  /** Brokers that are asked for records now. */
+  readonly #asked = new Set<number>();
+  #closed: Promise<void> | undefined;
+
+  constructor(cluster: Cluster, options: ConsumerOptions, listener: ConsumerListener) {
+    this.#cluster = cluster;
+    this.#listener = listener;
+    this.#troubles = new Troubles(listener);
+    this.#decodeFetch = decodeFetch(cluster.kafkajs);
+    this.#options = withDefaults(options);
+    this.#running = this.#run();
+  }
+
+  pause(partitions: readonly TopicPartition[]): void {
+    for (const { topic, partition } of partitions) {
+      const of = this.#owned.get(keyOf(topic, partition));
+      if (of !== undefined) of.paused = true;
+    }
+  }
+
+  resume(partitions: readonly TopicPartition[]): void {
+    for (const { topic, partition } of partitions) {
+      const of = this.#owned.get(keyOf(topic, partition));
+      if (of !== undefined) of.paused = false;
+    }
+    // Not from inside of the caller, who may be in the middle of `records`.
+    queueMicrotask(() => this.#goOn());
+  }
+
+  seek({ topic, partition, offset }: Position): void {
+    const of = this.#owned.get(keyOf(topic, partition));
+    if (of === undefined) return;
+    moveTo(of, offset);
+    queueMicrotask(() => this.#goOn());
+  }
+
+  async commit(positions: readonly Position[], metadata?: string): Promise<void> {
+    if (positions.length === 0) return;
+    const { groupId } = this.#options;
+    for (const { topic, partition } of positions) {
+      const key = keyOf(topic, partition);
+      if (!this.#owned.has(key) && !this.#leaving.has(key))
+        throw new MillraceError(
+          'MR_KAFKA',
+          `Kafka group ${groupId}: topic ${topic}, partition ${partition} is not ours.`,
+        );
+    }
+    const membership = this.#membership;
+    if (membership === undefined) throw new MillraceError('MR_KAFKA', `Kafka group ${groupId}: not a member now.`);
+    const topics = [...byTopic(positions)].map(([topic, of]) => ({
+      topic,
+      partitions: of.map(({ partition, offset }) => ({
+        partition,
+        offset: String(offset),
+        metadata: metadata ?? null,
+      })),
+    }));
+    for (let again = false; ; again = true) {
+      const { coordinator, generation } = membership;
+      const answer = await coordinator.ask<PartitionAnswers>('OffsetCommit', {
+        groupId,
+        groupGenerationId: generation,
+        memberId: this.#memberId,
+        topics,
+      });
+      const refused = firstRefusal(answer);
+      if (refused === undefined) return;
+      if (again || !elsewhere.has(refused.errorCode))
+        throw this.#refused(
+          refused.errorCode,
+          `broker ${coordinator.address}, committing topic ${refused.topic}, partition ${refused.partition}`,
+        );
+      membership.coordinator = await this.#cluster.coordinator(groupId);
+    }
+  }
+
+  close(): Promise<void> {
+    return (this.#closed ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#closing.abort();
+    this.#membership?.end('rebalance');
+    await this.#running;
+    this.#troubles.silent = true;
+    await this.#leave();
+    this.#cluster.close();
+  }
+
+  /** So that the others need not wait for the session timeout. */
+  async #leave(): Promise<void> {
+    if (this.#memberId === '') return;
+    const late = new AbortController();
+    const { groupId } = this.#options;
+    const leaving = async () => {
+      // A broker works off the requests of a connection in turn, and a join may take long.
+      this.#joining?.drop();
+      const coordinator = await this.#cluster.coordinator(groupId);
+      await coordinator.ask('LeaveGroup', { groupId, memberId: this.#memberId });
+    };
+    await Promise.race([leaving().catch(() => undefined), wait(leaveTimeout, late.signal)]);
+    late.abort();
+  }
+
+  /** Rejects when this closes. */
+  #orClosing<T>(promise: Promise<T>): Promise<T> {
+    const { signal } = this.#closing;
+    return new Promise((resolve, reject) => {
+      const close = () => reject(new MillraceError('MR_KAFKA', 'Kafka: the consumer was closed.'));
+      if (signal.aborted) close();
+      signal.addEventListener('abort', close, { once: true });
+      promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', close));
+    });
+  }
+
+  #isClosing(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  async #run(): Promise<void> {
+    let failures = 0;
+    while (!this.#isClosing()) {
+      try {
+        const [membership, partitions] = await this.#orClosing(this.#join());
+        failures = 0;
+        await this.#stay(membership, partitions);
+      } catch (thrown) {
+        if (this.#isClosing()) break;
+        failures++;
+        const error = toError(thrown);
+        // Others are joining: that is how it goes.
+        if (!(error instanceof Refused) || error.broker !== code.REBALANCE_IN_PROGRESS)
+          this.#troubles.raise('group', kafkaError(error, 'of the group', 'joining'));
+        await wait(waitAfter(failures, longestWait), this.#closing.signal);
+      }
+    }
+  }
+
+  // ----------------------------------------------------------------------------------------------------- membership
+
+  async #join(): Promise<[Membership, readonly TopicPartition[]]> {
+    const { groupId, sessionTimeout, rebalanceTimeout } = this.#options;
+    const { memberMetadata, memberAssignment } = this.#cluster.kafkajs;
+    const topics = await this.#lookUpTopics();
+    const coordinator = await this.#cluster.coordinator(groupId);
+    this.#joining = coordinator;
+    const where = `broker ${coordinator.address}, joining group ${groupId}`;
+    const ask = () =>
+      coordinator.ask<JoinAnswer>('JoinGroup', {
+        groupId,
+        sessionTimeout,
+        rebalanceTimeout,
+        memberId: this.#memberId,
+        protocolType: 'consumer',
+        groupProtocols: Object.keys(assignors).map(name => ({
+          name,
+          metadata: memberMetadata.encode({ version: 0, topics }),
+        })),
+      });
+    let joined = await ask();
+    if (joined.errorCode === code.MEMBER_ID_REQUIRED) {
+      this.#memberId = joined.memberId;
+      joined = await ask();
+    }
+    this.#checkJoined(joined.errorCode, where);
+    this.#memberId = joined.memberId;
+
+    const isLeader = joined.leaderId === joined.memberId;
+    const groupAssignment = isLeader ? await this.#shareOut(joined) : [];
+    const { errorCode, memberAssignment: given } = await coordinator.ask<{
+      errorCode: number;
+      memberAssignment: Buffer;
+    }>('SyncGroup', {
+      groupId,
+      generationId: joined.generationId,
+      memberId: joined.memberId,
+      groupAssignment,
+    });
+    this.#checkJoined(errorCode, where);
+    this.#joining = undefined;
+    const partitions = Object.entries(memberAssignment.decode(given)?.assignment ?? {}).flatMap(([topic, of]) =>
+      of.map(partition => ({ topic, partition })),
+    );
+    let tell: (why: 'rebalance' | 'lost') => void = () => undefined;
+    const ended = new Promise<'rebalance' | 'lost'>(resolve => (tell = resolve));
+    const membership: Membership = {
+      generation: joined.generationId,
+      coordinator,
+      counts: new Map(topics.map(topic => [topic, this.#cluster.topic(topic).partitions])),
+      heard: Date.now(),
+      over: false,
+      ended,
+      end: why => {
+        membership.over = true;
+        tell(why);
+      },
+    };
+    return [membership, partitions];
+  }
+
+  #checkJoined(errorCode: number, doing: string): void {
+    if (errorCode === 0) return;
+    if (errorCode === code.UNKNOWN_MEMBER_ID) this.#memberId = '';
+    if (errorCode === code.INCONSISTENT_GROUP_PROTOCOL)
+      throw new MillraceError(
+        'MR_KAFKA',
+        `Kafka, ${doing}: the group is used by clients that share out partitions in other ways or are no consumers. ` +
+          `Use another group id, or let them know one of ${Object.keys(assignors).join(', ')}.`,
+      );
+    throw this.#refused(errorCode, doing);
+  }
+
+  #refused(errorCode: number, doing: string): Refused {
+    return new Refused(this.#cluster.kafkajs, errorCode, doing);
+  }
+
+  /** As the leader of the group: who gets what. */
+  async #shareOut({ members, groupProtocol }: JoinAnswer) {
+    const { memberMetadata, memberAssignment } = this.#cluster.kafkajs;
+    const all = members.map(({ memberId, memberMetadata: metadata }) => ({
+      id: memberId,
+      topics: memberMetadata.decode(metadata)?.topics ?? [],
+    }));
+    const topics = [...new Set(all.flatMap(member => member.topics))];
+    await this.#cluster.refresh(topics);
+    const counts = new Map(topics.map(topic => [topic, this.#cluster.topic(topic).partitions]));
+    const assignor = assignors[groupProtocol];
+    if (assignor === undefined)
+      throw this.#refused(code.INCONSISTENT_GROUP_PROTOCOL, `sharing out by ${groupProtocol}`);
+    return [...assignor(all, counts)].map(([memberId, partitions]) => ({
+      memberId,
+      memberAssignment: memberAssignment.encode({
+        version: 0,
+        assignment: Object.fromEntries(
+          [...byTopic(partitions)].map(([topic, of]) => [topic, of.map(({ partition }) => partition)]),
+        ),
+      }),
+    }));
+  }
+
+  /** Until the partitions have to be given up, and then gives them up. */
+  async #stay(membership: Membership, partitions: readonly TopicPartition[]): Promise<void> {
+    this.#membership = membership;
+    if (this.#isClosing()) membership.end('rebalance');
+    const over = new AbortController();
+    const beating = this.#beat(membership, over.signal);
+    const watching = this.#watchTopics(membership, over.signal);
+    const beginning = this.#begin(membership, partitions, over.signal);
+    const why = await membership.ended;
+    await this.#giveUp(why === 'lost');
+    over.abort();
+    await Promise.all([beating, watching, beginning]);
+    this.#membership = undefined;
+  }
+
+  async #giveUp(lost: boolean): Promise<void> {
+    const partitions = [...this.#owned.values()];
+    for (const { topic, partition } of partitions) {
+      const key = keyOf(topic, partition);
+      if (!lost) this.#leaving.add(key);
+      this.#troubles.over(key);
+    }
+    this.#owned.clear();
+    if (partitions.length > 0) {
+      const told = partitions.map(({ topic, partition }) => ({ topic, partition }));
+      // Later than that the group goes on without us.
+      const late = new AbortController();
+      const committed = Promise.resolve(this.#listener.revoked(told, lost)).catch(() => undefined);
+      const most = this.#isClosing() ? lastCommitTimeout : this.#options.rebalanceTimeout / 2;
+      await Promise.race([committed, wait(most, late.signal)]);
+      late.abort();
+    }
+    this.#leaving.clear();
+  }
+
+  async #beat(membership: Membership, over: AbortSignal): Promise<void> {
+    const { groupId, heartbeatInterval, sessionTimeout } = this.#options;
+    while (!isOver(over)) {
+      await wait(heartbeatInterval, over);
+      if (isOver(over)) return;
+      try {
+        const { errorCode } = await inTime(
+          membership.coordinator.ask<{ errorCode: number }>('Heartbeat', {
+            groupId,
+            groupGenerationId: membership.generation,
+            memberId: this.#memberId,
+          }),
+          membership.heard + sessionTimeout - Date.now(),
+        );
+        if (errorCode === 0 || errorCode === code.REBALANCE_IN_PROGRESS) {
+          membership.heard = Date.now();
+          this.#troubles.over('group');
+          if (errorCode !== 0) membership.end('rebalance');
+        } else if (elsewhere.has(errorCode)) {
+          throw this.#refused(errorCode, `heartbeat of group ${groupId}`);
+        } else {
+          // Somebody else may have our partitions already.
+          if (errorCode === code.UNKNOWN_MEMBER_ID) this.#memberId = '';
+          membership.end('lost');
+        }
+      } catch (thrown) {
+        if (isOver(over)) return;
+        if (membership.heard + sessionTimeout <= Date.now()) {
+          membership.coordinator.drop();
+          this.#troubles.raise(
+            'group',
+            new MillraceError(
+              'MR_KAFKA_UNREACHABLE',
+              `Kafka group ${groupId}: the coordinator ${membership.coordinator.address} was not heard of for ${sessionTimeout} ms.`,
+              { cause: thrown },
+            ),
+          );
+          membership.end('lost');
+          return;
+        }
+        this.#troubles.raise('group', kafkaError(thrown, membership.coordinator.address, 'heartbeat'));
+        const found = await inTime(
+          this.#cluster.coordinator(groupId),
+          membership.heard + sessionTimeout - Date.now(),
+        ).catch(() => undefined);
+        if (found !== undefined) membership.coordinator = found;
+      }
+    }
+  }
+
+  // --------------------------------------------------------------------------------------------------------- topics
+
+  /** The topics to subscribe to, whether they are there or not. */
+  async #lookUpTopics(): Promise<readonly string[]> {
+    const { topics } = this.#options;
+    if (topics instanceof RegExp) {
+      const all = await this.#cluster.refresh(undefined);
+      return all.filter(name => new RegExp(topics.source, topics.flags.replace(/[gy]/g, '')).test(name)).sort();
+    }
+    await this.#cluster.refresh(topics);
+    const missing = topics.filter(topic => this.#cluster.topic(topic).code !== 0);
+    const [first] = missing;
+    if (first === undefined) this.#troubles.over('topics');
+    else {
+      const { code: refusal } = this.#cluster.topic(first);
+      this.#troubles.raise('topics', this.#refused(refusal, `looking for topic ${missing.join(', ')}`));
+    }
+    return topics;
+  }
+
+  /** Joins again when topics or partitions have come or gone. */
+  async #watchTopics(membership: Membership, over: AbortSignal): Promise<void> {
+    const { metadataMaxAge, topics } = this.#options;
+    while (!isOver(over)) {
+      const missing = !(topics instanceof RegExp) && topics.some(topic => this.#cluster.topic(topic).code !== 0);
+      await wait(missing ? Math.min(missingTopicAge, metadataMaxAge) : metadataMaxAge, over);
+      if (isOver(over)) return;
+      const now = await this.#lookUpTopics().catch(() => undefined);
+      if (now === undefined) continue;
+      const { counts } = membership;
+      if (now.length !== counts.size || now.some(topic => this.#cluster.topic(topic).partitions !== counts.get(topic)))
+        membership.end('rebalance');
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------ positions
+
+  /** Finds out where to begin with each partition, tries again with those that do not answer, and tells of them. */
+  async #begin(membership: Membership, partitions: readonly TopicPartition[], over: AbortSignal): Promise<void> {
+    let waiting = partitions;
+    for (let failures = 1; waiting.length > 0 && !isOver(over); failures++) {
+      try {
+        const found = await this.#lookUp(membership, waiting);
+        if (membership.over) return;
+        this.#troubles.over('group');
+        if (found.length > 0) this.#own(found);
+        const known = new Set(found.map(({ topic, partition }) => keyOf(topic, partition)));
+        waiting = waiting.filter(({ topic, partition }) => !known.has(keyOf(topic, partition)));
+        if (waiting.length === 0) break;
+      } catch (thrown) {
+        if (membership.over) return;
+        this.#troubles.raise('group', kafkaError(thrown, membership.coordinator.address, 'looking up where to begin'));
+      }
+      await wait(waitAfter(failures, longestWait), over);
+      if (!isOver(over)) await this.#lookUpTopics().catch(() => undefined);
+    }
+  }
+
+  #own(found: readonly Assigned[]): void {
+    const begins = this.#listener.assigned(found);
+    for (const [index, { topic, partition, committed, first }] of found.entries()) {
+      const key = keyOf(topic, partition);
+      this.#troubles.over(key);
+      this.#owned.set(key, {
+        topic,
+        partition,
+        committed,
+        next: begins[index] ?? committed ?? first,
+        epoch: 0,
+        paused: false,
+        fetching: false,
+        failures: 0,
+        held: undefined,
+      });
+    }
+    this.#goOn();
+  }
+
+  async #lookUp(membership: Membership, partitions: readonly TopicPartition[]): Promise<readonly Assigned[]> {
+    const { groupId } = this.#options;
+    const { coordinator } = membership;
+    const [committed, bounds] = await Promise.all([
+      coordinator.ask<PartitionAnswers<{ readonly offset: string }>>('OffsetFetch', {
+        groupId,
+        topics: [...byTopic(partitions)].map(([topic, of]) => ({ topic, partitions: of })),
+      }),
+      this.#bounds(partitions),
+    ]);
+    const refused = firstRefusal(committed);
+    if (refused !== undefined) {
+      if (elsewhere.has(refused.errorCode)) membership.coordinator = await this.#cluster.coordinator(groupId);
+      throw this.#refused(
+        refused.errorCode,
+        `broker ${coordinator.address}, reading what group ${groupId} has committed`,
+      );
+    }
+    const offsets = new Map(
+      committed.responses.flatMap(({ topic, partitions: of }) =>
+        of.map(({ partition, offset }) => [keyOf(topic, partition), Number(offset)]),
+      ),
+    );
+    return partitions.flatMap(({ topic, partition }) => {
+      const key = keyOf(topic, partition);
+      const bound = bounds.get(key);
+      const offset = offsets.get(key);
+      if (bound === undefined || offset === undefined) return [];
+      return [{ topic, partition, committed: offset < 0 ? undefined : offset, ...bound }];
+    });
+  }
+
+  /** Where partitions begin and end. What cannot be said is trouble, and left out. */
+  async #bounds(partitions: readonly TopicPartition[]): Promise<Map<string, { first: number; end: number }>> {
+    const bounds = new Map<string, { first: number; end: number }>();
+    const byLeader = new Map<number, TopicPartition[]>();
+    for (const of of partitions) {
+      const { topic, partition } = of;
+      const leader = this.#cluster.leader(topic, partition);
+      if (leader === undefined) this.#troubles.raise(keyOf(topic, partition), noLeader(of));
+      else byLeader.set(leader, [...(byLeader.get(leader) ?? []), of]);
+    }
+    const { readCommitted } = this.#options;
+    await Promise.all(
+      [...byLeader].map(async ([leader, of]) => {
+        try {
+          const [firsts, ends] = await Promise.all([
+            this.#cluster.list(leader, of, earliest, readCommitted),
+            this.#cluster.list(leader, of, latest, readCommitted),
+          ]);
+          for (const { topic, partition } of of) {
+            const key = keyOf(topic, partition);
+            const first = firsts.get(key);
+            const end = ends.get(key);
+            if (typeof first === 'number' && typeof end === 'number') bounds.set(key, { first, end });
+            else
+              this.#troubles.raise(
+                key,
+                [first, end].find(one => one instanceof Error) ?? noLeader({ topic, partition }),
+              );
+          }
+        } catch (thrown) {
+          for (const { topic, partition } of of)
+            this.#troubles.raise(keyOf(topic, partition), kafkaError(thrown, `with id ${leader}`, 'asked for offsets'));
+        }
+      }),
+    );
+    return bounds;
+  }
+
+  // -------------------------------------------------------------------------------------------------------- records
+
+  /** Hands over what was held, and asks every broker that is not asked already for whatever is wanted of it. */
+  #goOn(): void {
+    const membership = this.#membership;
+    if (membership === undefined || membership.over) return;
+    const wanted = new Map<number, Partition[]>();
+    const besidePaused = new Set<number>();
+    for (const of of [...this.#owned.values()]) {
+      if (!of.paused && of.held !== undefined) this.#hand(of, of.held);
+      if (of.fetching) continue;
+      const leader = this.#cluster.leader(of.topic, of.partition);
+      if (of.paused) besidePaused.add(leader ?? -1);
+      else if (leader === undefined) void this.#retry(of, noLeader(of));
+      else if (!this.#asked.has(leader)) {
+        const others = wanted.get(leader);
+        if (others === undefined) wanted.set(leader, [of]);
+        else others.push(of);
+      }
+    }
+    const { maxWait } = this.#options;
+    for (const [leader, of] of wanted)
+      void this.#fetch(leader, of, besidePaused.has(leader) ? Math.min(maxWait, waitBesidePaused) : maxWait);
+  }
+
+  #hand(of: Partition, records: readonly ReadRecord[]): void {
+    of.held = undefined;
+    this.#listener.records(of, records);
+  }
+
+  async #fetch(leader: number, partitions: readonly Partition[], maxWaitTime: number): Promise<void> {
+    const { minBytes, maxBytes, maxBytesPerPartition, readCommitted } = this.#options;
+    const asked = new Map(
+      partitions.map(of => [keyOf(of.topic, of.partition), { of, offset: of.next, epoch: of.epoch }]),
+    );
+    for (const of of partitions) of.fetching = true;
+    this.#asked.add(leader);
+    const failed = new Map<Partition, MillraceError>();
+    try {
+      const node = await this.#cluster.node(leader);
+      const { topics, errorCode } = await node.ask<Fetched>(
+        'Fetch',
+        {
+          maxWaitTime,
+          minBytes,
+          maxBytes,
+          isolationLevel: readCommitted ? 1 : 0,
+          topics: [...byTopic(partitions)].map(([topic, of]) => ({
+            topic,
+            partitions: of.map(({ partition, next }) => ({
+              partition,
+              fetchOffset: String(next),
+              maxBytes: maxBytesPerPartition,
+            })),
+          })),
+          rackId: '',
+        },
+        this.#decodeFetch,
+      );
+      if (errorCode !== 0) throw this.#refused(errorCode, `broker ${node.address}, fetching`);
+      for (const { topic, partitions: answers } of topics)
+        for (const answer of answers) {
+          const one = asked.get(keyOf(topic, answer.partition));
+          if (one === undefined || !this.#isWanted(one.of, one.epoch)) continue;
+          try {
+            await this.#take(one.of, one.epoch, one.offset, answer, node.address);
+          } catch (thrown) {
+            failed.set(
+              one.of,
+              kafkaError(thrown, node.address, `records of topic ${topic}, partition ${answer.partition}`),
+            );
+          }
+        }
+    } catch (thrown) {
+      const error = kafkaError(thrown, `with id ${leader}`, 'fetching');
+      for (const of of partitions) failed.set(of, error);
+    }
+    this.#asked.delete(leader);
+    for (const of of partitions) {
+      const error = failed.get(of);
+      if (error === undefined) of.fetching = false;
+      else void this.#retry(of, error);
+    }
+    this.#goOn();
+  }
+
+  /** True if what was asked for is still to be told. */
+  #isWanted(of: Partition, epoch: number): boolean {
+    return this.#owned.get(keyOf(of.topic, of.partition)) === of && of.epoch === epoch;
+  }
+
+  async #take(of: Partition, epoch: number, offset: number, answer: FetchedPartition, address: string): Promise<void> {
+    const { topic, partition } = of;
+    if (answer.errorCode === code.OFFSET_OUT_OF_RANGE) return this.#outOfRange(of, epoch, offset);
+    if (answer.errorCode !== 0)
+      throw this.#refused(answer.errorCode, `broker ${address}, reading topic ${topic}, partition ${partition}`);
+    const { records, next } = await decodeRecords(this.#cluster.kafkajs, answer, offset);
+    if (!this.#isWanted(of, epoch)) return;
+    this.#worked(of);
+    of.next = next;
+    if (records.length === 0) return;
+    // Whoever got something is the last to be asked next time.
+    this.#owned.delete(keyOf(topic, partition));
+    this.#owned.set(keyOf(topic, partition), of);
+    if (of.paused) of.held = records;
+    else this.#hand(of, records);
+  }
+
+  async #outOfRange(of: Partition, epoch: number, wanted: number): Promise<void> {
+    const { topic, partition, committed } = of;
+    const bounds = (await this.#bounds([of])).get(keyOf(topic, partition));
+    if (!this.#isWanted(of, epoch)) return;
+    // A new leader may not know all of it yet; then it is asked again.
+    if (bounds === undefined || (wanted >= bounds.first && wanted <= bounds.end))
+      throw this.#refused(code.OFFSET_OUT_OF_RANGE, `topic ${topic}, partition ${partition}, offset ${wanted}`);
+    this.#worked(of);
+    moveTo(of, this.#listener.outOfRange({ topic, partition, committed, ...bounds }, wanted));
+  }
+
+  #worked(of: Partition): void {
+    of.failures = 0;
+    this.#troubles.over(keyOf(of.topic, of.partition));
+  }
+
+  /** Later, and perhaps from another broker. */
+  async #retry(of: Partition, error: MillraceError): Promise<void> {
+    of.fetching = true;
+    of.failures++;
+    const isOurs = () => this.#owned.get(keyOf(of.topic, of.partition)) === of;
+    // That a partition has moved is no trouble if it is found at once.
+    if (of.failures > 1 && isOurs()) this.#troubles.raise(keyOf(of.topic, of.partition), error);
+    await wait(waitAfter(of.failures, longestWait), this.#closing.signal);
+    if (!isOurs()) return;
+    await this.#lookUpTopics().catch(() => undefined);
+    of.fetching = false;
+    this.#goOn();
+  }
+}
+
+/** TypeScript does not know that it changes while one waits. */
+const isOver = (signal: AbortSignal): boolean => signal.aborted;
+
+const moveTo = (of: Partition, offset: number): void => {
+  of.next = offset;
+  of.epoch++;
+  of.held = undefined;
+};
+
+const noLeader = ({ topic, partition }: TopicPartition) =>
+  new MillraceError('MR_KAFKA', `Kafka: topic ${topic}, partition ${partition} has no leader now.`);
+
+const firstRefusal = ({ errorCode = 0, responses }: PartitionAnswers) => {
+  if (errorCode !== 0) return { errorCode, topic: '', partition: -1 };
+  for (const { topic, partitions } of responses)
+    for (const { partition, errorCode: refusal } of partitions)
+      if (refusal !== 0) return { errorCode: refusal, topic, partition };
+  return undefined;
+};
+
+/** Rejects when it takes longer. */
+const inTime = async <T>(promise: Promise<T>, ms: number): Promise<T> => {
+  const done = new AbortController();
+  const late = wait(Math.max(0, ms), done.signal).then(() => {
+    throw new MillraceError('MR_KAFKA_UNREACHABLE', 'Kafka: no answer in time.');
+  });
+  late.catch(() => undefined);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    done.abort();
+  }
+};

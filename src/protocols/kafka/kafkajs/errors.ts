@@ -1,0 +1,92 @@
+/**
+ * Errors of brokers and of kafkajs as ours.
+ *
+ * @module
+ */
+import { MillraceError, systemCode, toError, type ErrorCode } from '../../../core/errors.ts';
+import type { Package } from './package.ts';
+
+/** Codes of brokers that something is done about, by the names that Kafka's documentation has for them. */
+export const code = {
+  OFFSET_OUT_OF_RANGE: 1,
+  UNKNOWN_TOPIC_OR_PARTITION: 3,
+  COORDINATOR_LOAD_IN_PROGRESS: 14,
+  COORDINATOR_NOT_AVAILABLE: 15,
+  NOT_COORDINATOR: 16,
+  ILLEGAL_GENERATION: 22,
+  INCONSISTENT_GROUP_PROTOCOL: 23,
+  UNKNOWN_MEMBER_ID: 25,
+  REBALANCE_IN_PROGRESS: 27,
+  OUT_OF_ORDER_SEQUENCE_NUMBER: 45,
+  DUPLICATE_SEQUENCE_NUMBER: 46,
+  INVALID_PRODUCER_EPOCH: 47,
+  INVALID_PRODUCER_ID_MAPPING: 49,
+  UNKNOWN_PRODUCER_ID: 59,
+  MEMBER_ID_REQUIRED: 79,
+  FENCED_INSTANCE_ID: 82,
+} as const;
+
+/** What is not plain MR_KAFKA. */
+const meanings: Readonly<Record<number, ErrorCode>> = {
+  3: 'MR_KAFKA_UNKNOWN_TOPIC',
+  10: 'MR_EVENT_TOO_LARGE',
+  18: 'MR_EVENT_TOO_LARGE',
+  29: 'MR_KAFKA_NOT_AUTHORIZED',
+  30: 'MR_KAFKA_NOT_AUTHORIZED',
+  31: 'MR_KAFKA_NOT_AUTHORIZED',
+  33: 'MR_KAFKA_LOGIN',
+  34: 'MR_KAFKA_LOGIN',
+  53: 'MR_KAFKA_NOT_AUTHORIZED',
+  58: 'MR_KAFKA_LOGIN',
+};
+
+/** MR_KAFKA that trying again cannot help: topic name, acks, timestamp, record format, policy, codec, record. */
+const permanent: ReadonlySet<number> = new Set([17, 21, 32, 43, 44, 76, 87]);
+
+/** An answer of a broker that is a refusal. */
+export class Refused extends MillraceError {
+  readonly broker: number;
+
+  constructor(kafkajs: Pick<Package, 'createErrorFromCode'>, broker: number, doing: string) {
+    const { type, message } = kafkajs.createErrorFromCode(broker);
+    super(meanings[broker] ?? 'MR_KAFKA', `Kafka, ${doing}: ${message} (${type}, code ${broker}).`, {
+      ...(permanent.has(broker) ? { retriable: false } : {}),
+    });
+    this.broker = broker;
+  }
+}
+
+const tlsFailed = /^(?:ERR_TLS|ERR_SSL|ERR_OSSL|EPROTO|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH)/;
+
+/** What kafkajs threw while `doing` something with the broker at `address`. */
+export const kafkaError = (thrown: unknown, address: string, doing: string): MillraceError => {
+  if (thrown instanceof MillraceError) return thrown;
+  const cause = toError(thrown);
+  const { name, message } = cause;
+  const system = systemCode(cause) ?? '';
+  const failed = (code: ErrorCode, why: string, retriable?: boolean) =>
+    new MillraceError(code, `Kafka broker ${address}, ${doing}: ${why}`, {
+      cause,
+      ...(retriable === undefined ? {} : { retriable }),
+    });
+  if (name === 'KafkaJSSASLAuthenticationError') return failed('MR_KAFKA_LOGIN', `${message}.`);
+  if (tlsFailed.test(system) || /secure TLS connection|certificate|wrong version number/i.test(message))
+    return failed(
+      'MR_KAFKA_LOGIN',
+      `${message}. Does this port speak TLS, do the certificates fit, and does it ask for one of ours?`,
+    );
+  if (name === 'KafkaJSConnectionClosedError' || /Closed connection|closed by the server/.test(message))
+    return failed(
+      'MR_KAFKA_UNREACHABLE',
+      'it has closed the connection. If it always does, the port may want TLS or a login.',
+    );
+  if (name === 'KafkaJSConnectionError') return failed('MR_KAFKA_UNREACHABLE', `${message}.`);
+  if (name === 'KafkaJSRequestTimeoutError')
+    return failed(
+      'MR_KAFKA_UNREACHABLE',
+      `${message}. If it never answers, this may not be the port of a Kafka broker.`,
+    );
+  if (name === 'KafkaJSServerDoesNotSupportApiKey')
+    return failed('MR_KAFKA', `${message}. Kafka 2.4 or newer is needed.`, false);
+  return failed('MR_KAFKA', `${name}: ${message}`);
+};

@@ -1,0 +1,282 @@
+/**
+ * Writes to partitions. Follows the rules of KIP-98 for one producer id and one request in flight per partition: what is sent again
+ * keeps its sequence number, so that the broker knows it, and nothing else ever gets that number.
+ *
+ * @module
+ */
+import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
+import { PartlyWritten } from '../../../core/sink.ts';
+import type { KafkaProducer, NewRecord, ProducerOptions, RecordHeaders, TopicPartition } from '../client.ts';
+import { keyOf, wait, waitAfter, type Cluster } from './cluster.ts';
+import { codecNumbers } from './codecs.ts';
+import { code, Refused } from './errors.ts';
+
+/** Of one batch: more records than kafkajs's stack holds, or more bytes than brokers take by default, are split. */
+const batchRecords = 20_000;
+const batchBytes = 1_000_000;
+/** The length fields, deltas and attributes of a record, generously. */
+const recordOverhead = 32;
+/** How often a batch is sent before the caller hears of it. Together with the waits about three seconds. */
+const attempts = 6;
+
+interface ProducerId {
+  readonly id: string;
+  readonly epoch: number;
+}
+
+interface Partition {
+  busy: boolean;
+  /** Undefined: a new one is needed, because nobody knows what the broker knows of the old one. */
+  producer: ProducerId | undefined;
+  sequence: number;
+  /** Was sent with this sequence number and may be in. Only the same may be sent with it again. */
+  unsure: readonly NewRecord[] | undefined;
+}
+
+interface ProduceAnswer {
+  readonly topics: readonly {
+    readonly topicName: string;
+    readonly partitions: readonly {
+      readonly partition: number;
+      readonly errorCode: number;
+      readonly baseOffset: string;
+    }[];
+  }[];
+}
+
+/** The broker does not know the sequence numbers of this producer id any more. */
+const sequenceLost: ReadonlySet<number> = new Set([
+  code.OUT_OF_ORDER_SEQUENCE_NUMBER,
+  code.INVALID_PRODUCER_EPOCH,
+  code.INVALID_PRODUCER_ID_MAPPING,
+  code.UNKNOWN_PRODUCER_ID,
+]);
+
+export const createProducer = (cluster: Cluster, options: ProducerOptions): KafkaProducer => {
+  const { acks = 'all', compression = 'none', requestTimeout = 30_000 } = options;
+  const idempotent = options.idempotent ?? acks === 'all';
+  if (idempotent && acks !== 'all')
+    throw new MillraceError('MR_CONFIG', `Kafka: an idempotent producer needs acks \`all\`, not ${acks}.`);
+  const partitions = new Map<string, Partition>();
+  let newest: Promise<ProducerId> | undefined;
+
+  const newProducerId = async (): Promise<ProducerId> => {
+    const node = await cluster.any();
+    const answer = await node.ask<{ errorCode: number; producerId: string; producerEpoch: number }>('InitProducerId', {
+      transactionalId: null,
+      transactionTimeout: 60_000,
+    });
+    if (answer.errorCode !== 0) throw new Refused(cluster.kafkajs, answer.errorCode, 'asking for a producer id');
+    return { id: answer.producerId, epoch: answer.producerEpoch };
+  };
+
+  /** The newest id that this partition has not used up. */
+  const producerFor = async (state: Partition, usedUp: ProducerId | undefined): Promise<ProducerId> => {
+    for (;;) {
+      const asked = (newest ??= newProducerId());
+      const producer = await asked.catch((thrown: unknown) => {
+        if (newest === asked) newest = undefined;
+        throw thrown;
+      });
+      if (producer.id !== usedUp?.id) {
+        state.producer = producer;
+        state.sequence = 0;
+        return producer;
+      }
+      if (newest === asked) newest = undefined;
+    }
+  };
+
+  const sendOnce = async (to: TopicPartition, state: Partition, records: readonly NewRecord[]): Promise<number> => {
+    const { topic, partition } = to;
+    const where = `topic ${topic}, partition ${partition}`;
+    let leader = cluster.leader(topic, partition);
+    if (leader === undefined) {
+      await cluster.refresh([topic]);
+      leader = cluster.leader(topic, partition);
+    }
+    if (leader === undefined) {
+      const { code: refusal, partitions: count } = cluster.topic(topic);
+      if (refusal !== 0) throw new Refused(cluster.kafkajs, refusal, `writing to ${where}`);
+      if (partition < count) throw new MillraceError('MR_KAFKA', `Kafka: ${where} has no leader now.`);
+      throw new MillraceError(
+        'MR_KAFKA_UNKNOWN_TOPIC',
+        `Kafka: topic ${topic} has ${count} partitions, so there is no partition ${partition}.`,
+      );
+    }
+    const producer = idempotent ? (state.producer ?? (await producerFor(state, undefined))) : undefined;
+    const node = await cluster.node(leader);
+    const asking = node.ask<ProduceAnswer | undefined>('Produce', {
+      acks: acks === 'all' ? -1 : acks,
+      timeout: requestTimeout,
+      compression: codecNumbers[compression],
+      ...(producer === undefined ? {} : { producerId: producer.id, producerEpoch: producer.epoch }),
+      topicData: [
+        { topic, partitions: [{ partition, firstSequence: state.sequence, messages: records.map(asMessage) }] },
+      ],
+    });
+    state.unsure = records;
+    const answer = await asking;
+    if (acks === 0) return -1;
+    const result = answer?.topics
+      .find(({ topicName }) => topicName === topic)
+      ?.partitions.find(one => one.partition === partition);
+    if (result === undefined)
+      throw new MillraceError('MR_KAFKA', `Kafka broker ${node.address}: its answer does not speak of ${where}.`);
+    // Older than what the broker remembers of this producer, but in.
+    if (result.errorCode === code.DUPLICATE_SEQUENCE_NUMBER) return -1;
+    if (result.errorCode !== 0)
+      throw new Refused(cluster.kafkajs, result.errorCode, `broker ${node.address}, writing to ${where}`);
+    return Number(result.baseOffset);
+  };
+
+  const sendBatch = async (to: TopicPartition, state: Partition, records: readonly NewRecord[]): Promise<number> => {
+    if (state.unsure !== undefined && !same(state.unsure, records)) {
+      if (idempotent) await producerFor(state, state.producer);
+      state.unsure = undefined;
+    }
+    for (let attempt = 1; ; attempt++) {
+      const before = state.unsure;
+      try {
+        const offset = await cluster.orClosed(sendOnce(to, state, records));
+        state.unsure = undefined;
+        state.sequence = (state.sequence + records.length) % 2 ** 31;
+        return offset;
+      } catch (thrown) {
+        const error = toError(thrown);
+        if (error instanceof Refused && sequenceLost.has(error.broker)) {
+          await producerFor(state, state.producer);
+        } else if (isPermanent(error)) {
+          // Not in by this attempt, so if there was none before the sequence number is free.
+          state.unsure = before;
+          throw error;
+        }
+        if (attempt >= attempts || cluster.closed.aborted) throw error;
+      }
+      await wait(waitAfter(attempt, 1000), cluster.closed);
+      await cluster.refresh([to.topic]).catch(() => undefined);
+    }
+  };
+
+  return {
+    async send(to, records) {
+      if (records.length === 0) return -1;
+      const key = keyOf(to.topic, to.partition);
+      const state = partitions.get(key) ?? { busy: false, producer: undefined, sequence: 0, unsure: undefined };
+      partitions.set(key, state);
+      if (state.busy)
+        throw new MillraceError(
+          'MR_CONFIG',
+          `Kafka: another send to topic ${to.topic}, partition ${to.partition} is not done yet.`,
+        );
+      state.busy = true;
+      try {
+        let first: number | undefined;
+        for (const [from, until] of batches(records)) {
+          const all = until - from === records.length;
+          try {
+            const offset = await sendBatch(to, state, all ? records : records.slice(from, until));
+            first ??= offset;
+          } catch (thrown) {
+            const cause = toError(thrown);
+            // What is in is in; only the rest is to be sent again.
+            if (from === 0) throw cause;
+            throw rest(from, until, records.length, cause);
+          }
+        }
+        return first ?? -1;
+      } finally {
+        state.busy = false;
+      }
+    },
+    close() {
+      cluster.close();
+      return Promise.resolve();
+    },
+  };
+};
+
+/** Which were not written. What is behind a batch that was refused for good was not tried. */
+const rest = (from: number, until: number, end: number, cause: Error): PartlyWritten => {
+  const failed = new Map<number, Error>();
+  // Which of a batch is to blame nobody knows, so none of it is called hopeless unless it is alone.
+  const blamed =
+    isPermanent(cause) && until - from > 1
+      ? new MillraceError('MR_KAFKA', cause.message, { cause, retriable: true })
+      : cause;
+  const untried = new MillraceError(
+    'MR_KAFKA',
+    `Kafka: was to be written behind others that were not: ${cause.message}`,
+  );
+  for (let index = from; index < end; index++) failed.set(index, index < until ? blamed : untried);
+  return new PartlyWritten(failed);
+};
+
+/**
+ * From where to where the batches of one call reach. A record that is larger than a batch should be may be refused, and then nothing
+ * may be in: such a call stays in one piece.
+ */
+function* batches(records: readonly NewRecord[]): Generator<[number, number]> {
+  const most = records.some(record => sizeOf(record) > batchBytes) ? Infinity : batchBytes;
+  let from = 0;
+  let bytes = 0;
+  for (const [index, record] of records.entries()) {
+    const size = sizeOf(record);
+    if (index > from && (bytes + size > most || index - from >= batchRecords)) {
+      yield [from, index];
+      from = index;
+      bytes = 0;
+    }
+    bytes += size;
+  }
+  yield [from, records.length];
+}
+
+const sizeOf = ({ key, value, headers }: NewRecord): number => {
+  let size = recordOverhead + (key?.length ?? 0) + (value?.length ?? 0);
+  for (const name in headers) {
+    const of = headers[name] ?? '';
+    size += name.length + (typeof of === 'string' || Buffer.isBuffer(of) ? of.length : of.join().length) + 8;
+  }
+  return size;
+};
+
+/** kafkajs hands bytes that are no Buffer to the broker as text, and stumbles over headers without a value. */
+const asMessage = ({ key, value, headers, timestamp }: NewRecord) => ({
+  key: bytes(key),
+  value: bytes(value),
+  timestamp,
+  ...(headers === undefined ? {} : { headers: cleaned(headers) }),
+});
+
+const bytes = (given: Buffer | null): Buffer | null =>
+  given === null || Buffer.isBuffer(given) ? given : Buffer.from(given);
+
+const cleaned = (headers: RecordHeaders): Record<string, unknown> => {
+  const all: Record<string, unknown> = {};
+  for (const name in headers) {
+    const value: unknown = headers[name];
+    if (value === null || value === undefined) continue;
+    all[name] = typeof value === 'number' || typeof value === 'boolean' ? String(value) : value;
+  }
+  return all;
+};
+
+/** True if these are the same bytes, so that sending them with the same number cannot hide anything. */
+const same = (one: readonly NewRecord[], other: readonly NewRecord[]): boolean =>
+  one === other ||
+  (one.length === other.length &&
+    one.every((record, index) => {
+      const against = other[index];
+      return (
+        record === against ||
+        (against !== undefined &&
+          record.timestamp === against.timestamp &&
+          record.headers === against.headers &&
+          equal(record.key, against.key) &&
+          equal(record.value, against.value))
+      );
+    }));
+
+const equal = (one: Buffer | null, other: Buffer | null): boolean =>
+  one === other || (one !== null && other !== null && one.equals(other));
