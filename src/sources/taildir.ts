@@ -96,6 +96,10 @@ const options = z
       max: chunkSize / 2,
       unit: 'bytes',
     }),
+    nulTimeout: int(
+      'Network file systems show zeros before data have come: a line with a NUL is not taken but read again for so long, and then taken as it is. Default: it is taken at once.',
+      { optional: true, min: 1, unit: 'ms' },
+    ),
     maxOpenFiles: int('Files open at a time.', { default: 64, min: 1, unit: 'files' }),
   })
   .superRefine(({ filegroups, headers, multilineStart, multilineContinuation }, context) => {
@@ -135,7 +139,8 @@ export type TaildirOptions = z.input<typeof options>;
  *
  * A last line without newline is delivered after `idleTimeout`. A line longer than `maxLineLength` is delivered in parts:
  * the header `linePart` counts them, the last one has `lineParts` as well. Files that cannot be read are reported once, and
- * tried again. With `multilineStart` or `multilineContinuation` several lines are one event, newlines in between included.
+ * tried again. With `nulTimeout` a line of up to 512 KiB that has a NUL is waited for, and what is behind it in that file;
+ * how many files wait is `NulFileCount`. With `multilineStart` or `multilineContinuation` several lines are one event, newlines in between included.
  */
 export const taildirSource = defineSource({
   type: 'taildir',
@@ -186,6 +191,8 @@ class Tailing implements SourceSession<Sent> {
   readonly #active = new Set<TailFile>();
   /** Files whose last event may go on, or whose last line has no end. */
   readonly #openended = new Set<TailFile>();
+  /** Files that wait for what is to come where they have a NUL. */
+  readonly #holed = new Set<TailFile>();
   /** Files without a path. */
   readonly #lost = new Set<TailFile>();
   #sweepTimer: Timer;
@@ -212,13 +219,16 @@ class Tailing implements SourceSession<Sent> {
       RewrittenFileCount: 0,
       CompressedFileCount: 0,
       LinePartCount: 0,
+      NulFileCount: 0,
       LostByteCount: 0,
       PositionWriteFail: 0,
     };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
     this.#prefix = prefixOf('taildir', options.positionFile);
     this.#multiline = Multiline.of(options);
-    this.#reader = new LineReader(options.maxLineLength, this.#multiline);
+    const { maxLineLength, nulTimeout: timeout } = options;
+    const nul = timeout === undefined ? undefined : { timeout, now: () => context.clock.now() };
+    this.#reader = new LineReader(maxLineLength, this.#multiline, nul);
   }
 
   async open(): Promise<void> {
@@ -377,6 +387,9 @@ class Tailing implements SourceSession<Sent> {
       const open = file.position < file.seen && (!quiet || file.seen > seen);
       if (this.#multiline !== undefined && open) this.#openended.add(file);
     }
+    if (file.nul?.held === true) this.#holed.add(file);
+    else this.#holed.delete(file);
+    this.#counters['NulFileCount'] = this.#holed.size;
     file.step(top);
     this.#copies.learn(file);
     return what;
@@ -415,7 +428,10 @@ class Tailing implements SourceSession<Sent> {
   /** There is no more in this file for now. */
   async #atEnd(file: TailFile, grew: boolean): Promise<void> {
     const { clock } = this.#context;
-    const over = file.lostAt !== undefined && clock.now() - Math.max(file.lostAt, file.grewAt) >= rotateWait;
+    const over =
+      file.nul?.held !== true &&
+      file.lostAt !== undefined &&
+      clock.now() - Math.max(file.lostAt, file.grewAt) >= rotateWait;
     let exists = false;
     const { handle } = file;
     if (!grew && handle !== undefined && (file.idle || over)) {
@@ -525,6 +541,7 @@ class Tailing implements SourceSession<Sent> {
     this.#lost.delete(file);
     this.#active.delete(file);
     this.#openended.delete(file);
+    this.#holed.delete(file);
     this.#copies.forget(file);
     this.#discovery.forget(file, exists);
     if (!forgotten && !file.skipped) this.#lostBytes(path, position, size, 'is gone');
@@ -565,8 +582,13 @@ class Tailing implements SourceSession<Sent> {
 
   #sweepLater(): void {
     const { clock } = this.#context;
-    const { idleTimeout, multilineTimeout } = this.#options;
-    const interval = Math.min(sweepInterval, idleTimeout, this.#multiline === undefined ? Infinity : multilineTimeout);
+    const { idleTimeout, multilineTimeout, nulTimeout = Infinity } = this.#options;
+    const interval = Math.min(
+      sweepInterval,
+      idleTimeout,
+      nulTimeout,
+      this.#multiline === undefined ? Infinity : multilineTimeout,
+    );
     this.#sweepTimer = clock.after(interval, () => {
       for (const file of this.#openended) {
         if (clock.now() - file.grewAt < multilineTimeout) continue;
@@ -581,6 +603,7 @@ class Tailing implements SourceSession<Sent> {
         this.#wake(file);
       }
       for (const file of this.#lost) this.#wake(file);
+      for (const file of this.#holed) this.#wake(file);
       this.#copies.cleared(clock.now()).then(
         files => {
           for (const file of files) {

@@ -1,12 +1,13 @@
 /** What peers lose or repeat: each of these is one of the cases T1 to T24 that were collected from their bug trackers. */
 import { appendFileSync, copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { readdirSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, unlinkSync, utimesSync } from 'node:fs';
-import { writeFileSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { systemDisk, type Disk } from '../../src/core/disk.ts';
 import { MillraceError } from '../../src/core/errors.ts';
+import { FakeClock } from '../../src/testing/index.ts';
 import type { TaildirOptions } from '../../src/sources/taildir.ts';
 import { at, dir, inode, positionFile, positions, Tail } from './tailing/tail.ts';
 
@@ -495,6 +496,54 @@ describe('exact tailing', () => {
     await until(() => tail.said(/positions can be written again/) === 1);
     append(['3']);
     await exactly(tail, ['1', '2', '3']);
+  });
+
+  describe('T18 a hole that a network file system shows before its data have come', () => {
+    /** Writes over what is there. */
+    const fill = (text: string, offset: number) => {
+      const handle = openSync(file(), 'r+');
+      writeSync(handle, text, offset);
+      closeSync(handle);
+    };
+
+    it('is not taken but waited for, with nulTimeout, also over a stop', async () => {
+      writeFileSync(file(), 'one\ntwo \0\0\0\0\0\nthree\nfo');
+      const options = { filegroups: glob(), nulTimeout: 60_000, pollInterval: 5 };
+      const tail = new Tail(options);
+      await tail.until(1);
+      append(['ur']);
+      await until(() => counters(tail)['NulFileCount'] === 1);
+      expect(await tail.stop()).toEqual(['one']);
+      expect(positions()).toMatchObject([{ pos: 4 }]);
+      const again = new Tail(options);
+      await until(() => counters(again)['NulFileCount'] === 1);
+      fill('12\n45', 8);
+      await exactly(again, ['two 12', '45', 'three', 'four'], options);
+    });
+
+    it.each([
+      ['one line at a time', { batchSize: 1, maxBatchCount: 1 }],
+      ['many', {}],
+    ])('is taken as it is when it stays, %s', async (_, more) => {
+      const lines = ['a', 'b\0', '', '\0', 'c\0\0d', 'e'.repeat(600_000), '\0'.repeat(600_000), 'f'];
+      append(lines);
+      const options = { filegroups: glob(), nulTimeout: 20, pollInterval: 5, ...more };
+      await exactly(new Tail(options), lines, options);
+    });
+
+    it('keeps a file that was deleted open until then', async () => {
+      const clock = new FakeClock();
+      append(['1', '2\0', '3']);
+      const tail = new Tail({ filegroups: glob(), nulTimeout: 20_000 }, undefined, clock);
+      while (tail.events.length < 1) await clock.advance(0);
+      unlinkSync(file());
+      while (tail.events.length < 3) await clock.advance(1000);
+      expect(tail.lines).toEqual(['1', '2\0', '3']);
+      expect(clock.now()).toBeGreaterThanOrEqual(20_000);
+      expect(counters(tail)).toMatchObject({ LostByteCount: 0 });
+      const stopped = tail.stop().then(() => true);
+      while (!(await Promise.race([stopped, clock.advance(0)])));
+    });
   });
 
   it('T20 a name that is not UTF-8 is reported once, and keeps nobody else waiting', async () => {

@@ -119,14 +119,21 @@ export class Chunk {
 export class LineReader {
   readonly #maxLineLength: number;
   readonly #multiline: Multiline | undefined;
+  /** How long a line with a NUL is not taken, and what time it is; undefined: it is taken at once. */
+  readonly #nul: { readonly timeout: number; readonly now: () => number } | undefined;
   #buffer = Buffer.allocUnsafeSlow(chunkSize);
   /** Bytes at the front of the buffer that are the file's from `position` on: the start of a line. */
   #filled = 0;
   #ahead: Promise<number> | undefined;
 
-  constructor(maxLineLength: number, multiline?: Multiline) {
+  constructor(
+    maxLineLength: number,
+    multiline?: Multiline,
+    nul?: { readonly timeout: number; readonly now: () => number },
+  ) {
     this.#maxLineLength = maxLineLength;
     this.#multiline = multiline;
+    this.#nul = nul;
   }
 
   /** What was read of another file, or of this one at another time, does not count any more. */
@@ -144,31 +151,58 @@ export class LineReader {
     this.#ahead = undefined;
     if (read < 0) return 'rewritten';
     const filled = this.#filled + read;
-    const all = filled === 0 ? 0 : this.#buffer.lastIndexOf(newline, filled - 1) + 1;
+    const good = this.#nul === undefined ? filled : this.#upToNul(file, filled);
+    const held = good < filled;
+    const all = good === 0 ? 0 : this.#buffer.lastIndexOf(newline, good - 1) + 1;
     let end = most === Infinity ? all : this.#endOfLines(most, all);
     let ends: Uint32Array | undefined;
     if (this.#multiline !== undefined && all > 0) {
       const lines = this.#buffer.subarray(0, all);
       ends = this.#multiline.ends(lines, most, file.quiet && file.position + filled <= file.seen);
       // What comes next is so long that it is an event of its own.
-      if (ends.length === 0 && filled === chunkSize) ends = this.#multiline.ends(lines, most, true);
+      if (ends.length === 0 && filled === chunkSize && !held) ends = this.#multiline.ends(lines, most, true);
       end = ends.length === 0 ? 0 : (ends.at(-1) as number) + 1;
+    }
+    if (end === 0 && held) {
+      // It is read anew.
+      this.#filled = 0;
+      file.seen = file.position;
+      return undefined;
     }
     if (end === 0) {
       file.seen = file.position + filled;
       this.#filled = filled;
       return filled === chunkSize ? this.#longLine(file) : undefined;
     }
-    const last = read < wanted && (end === all || (ends !== undefined && ends.length < most));
+    const last = (read < wanted || held) && (end === all || (ends !== undefined && ends.length < most));
     const bytes = this.#handOver(end, filled);
     const chunk = new Chunk(file, bytes, last, file.headers, false, ends);
     file.moveOn(bytes);
+    if (held) this.#filled = 0;
     file.seen = last || end === all ? file.position + this.#filled : file.position;
     if (!last && most === Infinity) {
       this.#ahead = this.#read(file);
       this.#ahead.catch(() => undefined);
     }
     return chunk;
+  }
+
+  /** How much of what was read counts: all of it, or what is before a NUL that has not been there for long. */
+  #upToNul(file: TailFile, filled: number): number {
+    const { timeout, now } = this.#nul as { timeout: number; now: () => number };
+    const { position, nul } = file;
+    const known = nul !== undefined && now() - nul.since >= timeout ? nul.until - position : 0;
+    const found = this.#buffer.subarray(0, filled).indexOf(0, Math.max(0, known));
+    const at = position + found;
+    if (found < 0) {
+      if (nul !== undefined) nul.held = false;
+      return filled;
+    }
+    // Of everything that is there now it will be known then how long it has been.
+    if (nul === undefined || at >= nul.until)
+      file.nul = { since: now(), until: Math.max(file.size, position + filled), held: true };
+    else nul.held = true;
+    return found;
   }
 
   /** What there is of a line that has no end, as if it had one; undefined if there is nothing. */

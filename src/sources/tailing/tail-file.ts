@@ -103,6 +103,11 @@ export class TailFile {
   idle = false;
   /** It has been silent for so long that its last event counts as complete. */
   quiet = false;
+  /**
+   * A NUL was read: since when it has been there, and up to which byte the file went then. `held`: the line that it is in is not
+   * taken yet.
+   */
+  nul: { since: number; until: number; held: boolean } | undefined;
   /** Reading it has failed, and that was reported. */
   failing = false;
   /** It is compressed: not read. */
@@ -275,6 +280,7 @@ export class TailFile {
     const size = Math.max(this.#sizeBefore, seen);
     this.former = { file: this, evidence: content, trail, progress, position, parts, size };
     this.#sizeBefore = 0;
+    this.nul = undefined;
     this.#first = undefined;
     this.#trail = [];
     this.startAt(0);
