@@ -68,6 +68,8 @@ export interface KafkaOptions {
   readonly acls?: boolean;
   /** Gets a port of a node and answers the one that clients are told, which may be that of a proxy. Default: the same. */
   readonly advertise?: (port: number, node: number) => number | Promise<number>;
+  /** Further flags of every JVM. By default it has 256 MB of heap and compiles for a short life. */
+  readonly jvm?: readonly string[];
   /** Further properties of every node. */
   readonly properties?: Readonly<Record<string, string | number>>;
 }
@@ -171,7 +173,13 @@ interface Cluster {
 
 /** Starts all nodes, or ends what it has started and throws. */
 const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster> => {
-  const { version = '4.3.1', nodes: count = 1, security = ['none'], advertise = port => port } = options;
+  const {
+    version = '4.3.1',
+    nodes: count = 1,
+    security = ['none'],
+    advertise = port => port,
+    jvm: more = [],
+  } = options;
   const classpath = await versions[version].classpath();
   const folder = await mkdtemp(join(tmpdir(), 'kafka-'));
   const ports: NodePorts[] = [];
@@ -191,11 +199,20 @@ const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster>
     const home = join(folder, String(id));
     await mkdir(home);
     const file = join(home, 'server.properties');
-    const { autoCreate = false, fastFailover = false, acls = false, properties: more = {} } = options;
-    const node = { id, ports, folder: join(home, 'data'), autoCreate, fastFailover, acls, certificates, more };
+    const { autoCreate = false, fastFailover = false, acls = false, properties = {} } = options;
+    const node = {
+      id,
+      ports,
+      folder: join(home, 'data'),
+      autoCreate,
+      fastFailover,
+      acls,
+      certificates,
+      more: properties,
+    };
     await writeFile(file, serverProperties(node));
     const java = (log: string, ...args: string[]): Running =>
-      start('java', [...jvm, ...flags, `-Dorg.slf4j.simpleLogger.logFile=${log}`, '-cp', classpath, ...args], {
+      start('java', [...jvm, ...more, ...flags, `-Dorg.slf4j.simpleLogger.logFile=${log}`, '-cp', classpath, ...args], {
         cwd: home,
       });
 
@@ -426,3 +443,19 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<Kafka> => 
     },
   };
 };
+
+export interface KafkaTool {
+  /** The class. */
+  readonly main: string;
+  readonly args: readonly string[];
+  /** Default 4.3.1. */
+  readonly version?: KafkaVersion;
+}
+
+/** Starts one of Kafka's own programs. */
+export const kafkaTool = async ({ main, args, version = '4.3.1' }: KafkaTool): Promise<Running> =>
+  start('java', [
+    '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
+    '-Djava.net.preferIPv4Stack=true',
+    ...['-cp', await versions[version].classpath(), main, ...args],
+  ]);

@@ -1,33 +1,198 @@
-import { Kafka as Client, logLevel } from 'kafkajs';
-import { expect, it } from 'vitest';
-import { describeKafka, kafkaVersions, startKafka } from './brokers.ts';
+import { Kafka as Client, logLevel, type KafkaConfig } from 'kafkajs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { poll } from '../../bench/processes.ts';
+import {
+  describeKafka,
+  kafkaUsers,
+  kafkaVersions,
+  oauthToken,
+  startKafka,
+  type Kafka,
+  type KafkaOptions,
+  type Security,
+} from './brokers.ts';
+import { proxy, type Proxy } from './proxy.ts';
 
 describeKafka('real brokers', () => {
-  it.each(kafkaVersions)('%s: a topic is made, written, read and deleted', async version => {
-    const kafka = await startKafka({ version });
+  const started: Kafka[] = [];
+  const cables: Proxy[] = [];
+  afterEach(async () => {
+    await Promise.all(started.splice(0).map(kafka => kafka.stop()));
+    await Promise.all(cables.splice(0).map(cable => cable.close()));
+  });
+  const begin = async (options: KafkaOptions) => {
+    const kafka = await startKafka(options);
+    started.push(kafka);
+    return kafka;
+  };
+
+  const quick = { retries: 20, initialRetryTime: 50, maxRetryTime: 500 };
+  const client = (config: KafkaConfig) =>
+    new Client({ logLevel: logLevel.NOTHING, connectionTimeout: 2000, retry: quick, ...config });
+  const send = async (config: KafkaConfig, topic: string, ...values: string[]) => {
+    const producer = client(config).producer({ retry: quick });
     try {
-      await kafka.createTopic('lines', { partitions: 2 });
-      const producer = new Client({ brokers: kafka.bootstrap, logLevel: logLevel.NOTHING }).producer();
       await producer.connect();
-      await producer.send({
-        topic: 'lines',
-        messages: [
-          { partition: 1, key: 'k', value: 'one', headers: { h: 'v' } },
-          { partition: 1, value: null },
-        ],
-      });
-      await producer.disconnect();
-      expect(await kafka.ends('lines')).toEqual([0, 2]);
-      expect(await kafka.read('lines')).toEqual([
-        [],
-        [
-          { offset: 0, key: Buffer.from('k'), value: Buffer.from('one'), headers: { h: Buffer.from('v') } },
-          { offset: 1, key: null, value: null, headers: {} },
-        ],
-      ]);
-      await kafka.deleteTopic('lines');
+      await producer.send({ topic, messages: values.map(value => ({ value, partition: 0 })) });
     } finally {
-      await kafka.stop();
+      await producer.disconnect();
     }
+  };
+  const values = async (kafka: Kafka, topic: string) =>
+    (await kafka.read(topic)).map(records => records.map(({ value }) => value!.toString()));
+
+  it.each(kafkaVersions)('%s: a topic is made, written, read and deleted', async version => {
+    const kafka = await begin({ version });
+    await kafka.createTopic('lines', { partitions: 2 });
+    const producer = client({ brokers: kafka.bootstrap }).producer();
+    await producer.connect();
+    await producer.send({
+      topic: 'lines',
+      messages: [
+        { partition: 1, key: 'k', value: 'one', headers: { h: 'v' } },
+        { partition: 1, value: null },
+      ],
+    });
+    await producer.disconnect();
+    expect(await kafka.ends('lines')).toEqual([0, 2]);
+    expect(await kafka.read('lines')).toEqual([
+      [],
+      [
+        { offset: 0, key: Buffer.from('k'), value: Buffer.from('one'), headers: { h: Buffer.from('v') } },
+        { offset: 1, key: null, value: null, headers: {} },
+      ],
+    ]);
+    await kafka.deleteTopic('lines');
+    expect(await kafka.admin(ask => ask.listTopics())).not.toContain('lines');
+  });
+
+  it('reads what transactions have committed, and ends behind their marks', async () => {
+    const kafka = await begin({});
+    await kafka.createTopic('lines');
+    const producer = client({ brokers: kafka.bootstrap }).producer({
+      transactionalId: 't',
+      maxInFlightRequests: 1,
+      idempotent: true,
+    });
+    await producer.connect();
+    for (const end of ['abort', 'commit', 'abort'] as const) {
+      const transaction = await producer.transaction();
+      await transaction.send({ topic: 'lines', messages: [{ value: end }] });
+      await transaction[end]();
+    }
+    await producer.disconnect();
+    expect(await kafka.ends('lines')).toEqual([6]);
+    expect(await values(kafka, 'lines')).toEqual([['commit']]);
+  });
+
+  it('three nodes: a leader is killed, stopped and paused, and comes back with all it had', async () => {
+    const kafka = await begin({ nodes: 3, fastFailover: true });
+    await kafka.createTopic('lines', { partitions: 3 });
+    const config = { brokers: kafka.bootstrap };
+    await send(config, 'lines', 'before');
+
+    const killed = await kafka.leaderOf('lines', 0);
+    await killed.kill();
+    await send(config, 'lines', 'killed');
+    expect((await kafka.leaderOf('lines', 0)).id).not.toBe(killed.id);
+    await killed.start();
+    await kafka.inSync('lines');
+
+    const paused = await kafka.leaderOf('lines', 0);
+    paused.pause();
+    await poll('another leader', async () => (await kafka.leaderOf('lines', 0)).id !== paused.id || undefined);
+    await send(config, 'lines', 'paused');
+    paused.resume();
+    await kafka.inSync('lines');
+
+    const stopped = await kafka.leaderOf('lines', 0);
+    await stopped.stop();
+    await send(config, 'lines', 'stopped');
+    await stopped.start();
+    await kafka.inSync('lines');
+    expect((await values(kafka, 'lines'))[0]).toEqual(['before', 'killed', 'paused', 'stopped']);
+    expect(kafka.nodes).toContain(await kafka.coordinatorOf('a group'));
+  });
+
+  describe('ways in', () => {
+    const user = (mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512', password = kafkaUsers.alice) =>
+      ({ mechanism, username: 'alice', password }) as NonNullable<KafkaConfig['sasl']>;
+    const token = (value: string): NonNullable<KafkaConfig['sasl']> => ({
+      mechanism: 'oauthbearer',
+      oauthBearerProvider: async () => ({ value }),
+    });
+
+    it.each(kafkaVersions)('%s: TLS, certificates, logins and rights', async version => {
+      const security: Security[] = ['none', 'tls', 'mtls', 'sasl', 'sasl_tls'];
+      const kafka = await begin({ version, security, acls: true });
+      await kafka.createTopic('ours');
+      await kafka.createTopic('theirs');
+      await kafka.allow('alice', 'TOPIC', 'ours', 'WRITE', 'DESCRIBE');
+      await kafka.allow('CN=alice', 'TOPIC', 'ours', 'WRITE', 'DESCRIBE');
+      const { ca, client: own } = kafka.certificates!;
+      const tls = { ca: [ca] };
+      const at = (way: Security, more: Partial<KafkaConfig> = {}): KafkaConfig => ({
+        brokers: kafka.bootstrapOf(way),
+        retry: { retries: 0 },
+        ...more,
+      });
+
+      const good: Record<string, KafkaConfig> = {
+        none: at('none'),
+        mtls: at('mtls', { ssl: { ...tls, key: own.key, cert: own.cert } }),
+        plain: at('sasl', { sasl: user('plain') }),
+        'scram-256': at('sasl', { sasl: user('scram-sha-256') }),
+        'scram-512': at('sasl_tls', { ssl: tls, sasl: user('scram-sha-512') }),
+        token: at('sasl', { sasl: token(oauthToken('alice')) }),
+      };
+      for (const [name, config] of Object.entries(good)) await send(config, 'ours', name);
+      expect(await values(kafka, 'ours')).toEqual([Object.keys(good)]);
+
+      // TLS without a certificate has no name, which here is one that may do everything.
+      await send(at('tls', { ssl: tls }), 'theirs', 'tls');
+      await expect(send(good['plain']!, 'theirs', 'x')).rejects.toThrow('Not authorized to access topics');
+      await expect(send(at('mtls', { ssl: tls }), 'ours', 'x')).rejects.toThrow();
+      await expect(send(at('tls', { ssl: true }), 'ours', 'x')).rejects.toThrow('certificate');
+      await expect(send(at('sasl', { sasl: user('plain', 'guessed') }), 'ours', 'x')).rejects.toThrow('uthentication');
+      await expect(send(at('sasl', { sasl: token(oauthToken('alice', -60)) }), 'ours', 'x')).rejects.toThrow();
+      expect(await kafka.ends('ours')).toEqual([Object.keys(good).length]);
+    });
+  });
+
+  it('clients come by a proxy', async () => {
+    const kafka = await begin({
+      advertise: async port => {
+        const cable = await proxy({ to: port });
+        cables.push(cable);
+        return cable.port;
+      },
+    });
+    const cable = cables[0]!;
+    expect(kafka.bootstrap).toEqual([`127.0.0.1:${cable.port}`]);
+    await kafka.createTopic('lines');
+    const producer = client({ brokers: kafka.bootstrap }).producer();
+    await producer.connect();
+    const put = (value: string) => producer.send({ topic: 'lines', messages: [{ value }] });
+    await put('one');
+    const reached = cable.cutAfter(50_000, 'up');
+    const sent = put('x'.repeat(100_000));
+    await reached;
+    await sent;
+    await producer.disconnect();
+    // The half that came is no record.
+    expect(await kafka.ends('lines')).toEqual([2]);
+    await cable.close();
+    await expect(send({ brokers: kafka.bootstrap, retry: { retries: 0 } }, 'lines', 'x')).rejects.toThrow();
+    expect(await kafka.ends('lines')).toEqual([2]);
+  });
+
+  it('says why a start fails, and leaves nothing', async () => {
+    await expect(startKafka({ properties: { 'num.io.threads': 'many' } })).rejects.toThrow('num.io.threads');
+  });
+
+  it('topics are made by whoever asks, if wanted', async () => {
+    const kafka = await begin({ autoCreate: true });
+    await send({ brokers: kafka.bootstrap }, 'new', 'one');
+    expect(await values(kafka, 'new')).toEqual([['one']]);
   });
 });
