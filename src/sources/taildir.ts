@@ -132,7 +132,8 @@ export type TaildirOptions = z.input<typeof options>;
  * position. Renamed it goes on where it was, and a new file under its old name is read after it. When its content is another,
  * it is read from the start; a new file that has the old content (`copytruncate`) goes on where that was, and is read once.
  * For this a new file that begins as another one did waits for a second, or longer if it is large, before it is read. What
- * was truncated or deleted before it was read is reported with its range, and counted in `LostByteCount`. A file that is
+ * was truncated or deleted before it was read is reported with its range, and counted in `LostByteCount`; of what happened
+ * while nobody looked, what had been seen of it is. A file that is
  * deleted, or renamed so that no group wants it, is read to its end and for 5 more seconds. Compressed files (gzip, zstd, xz)
  * are not read, which is reported once. What is nacked is delivered again from memory; a position is written only when
  * everything before it is acked, so that a crash repeats lines and loses none.
@@ -480,9 +481,9 @@ class Tailing implements SourceSession<Sent> {
       const heirs = await find(lost, this.#discovery.files.values());
       if (heirs.size === 0) return;
       for (const [former, heir] of heirs) {
-        const { file, position, size } = former;
+        const { file, position, size, watched } = former;
         file.former = undefined;
-        if (heir === undefined) this.#lostBytes(file.path, position, size, 'was truncated');
+        if (heir === undefined) this.#truncated(file.path, position, size, watched);
         else {
           const { name, log } = this.#context;
           log.info(
@@ -503,10 +504,18 @@ class Tailing implements SourceSession<Sent> {
     };
   }
 
-  #lostBytes(path: string, from: number, to: number, why: string): void {
+  /** `watched`: no more than that was in it. */
+  #truncated(path: string, from: number, to: number, watched: boolean): void {
+    const unknown = watched ? '' : '; how much came behind them is not known';
+    if (watched || to > from) return this.#lostBytes(path, from, to, 'was truncated', unknown);
+    const { name, log } = this.#context;
+    log.warn(`${name}: what ${path} had from byte ${from} on when it was emptied was not read; how much is not known.`);
+  }
+
+  #lostBytes(path: string, from: number, to: number, why: string, more = ''): void {
     if (to <= from) return;
     const { name, log } = this.#context;
-    log.error(`${name}: ${path} ${why}, and its bytes from ${from} to ${to} were not read.`);
+    log.error(`${name}: ${path} ${why}, and its bytes from ${from} to ${to} were not read${more}.`);
     this.#count('LostByteCount', to - from);
   }
 

@@ -395,6 +395,37 @@ describe('exact tailing', () => {
     expect(counters(tail)).toMatchObject({ LostByteCount: 11, RewrittenFileCount: 1 });
   });
 
+  it('what was truncated while nobody looked is counted as far as it had been seen', async () => {
+    append(['1', '2']);
+    appendFileSync(file(), 'half a line');
+    const tail = new Tail({ filegroups: glob() });
+    await tail.until(2);
+    await tail.stop();
+    append([' and what nobody has seen']);
+    writeFileSync(file(), 'new\n');
+    const again = new Tail({ filegroups: glob() });
+    await exactly(again, ['new']);
+    expect(again.said(/app\.log was truncated, and its bytes from 4 to 15 were not read; how much .* not known/)).toBe(
+      1,
+    );
+    expect(counters(again)).toMatchObject({ LostByteCount: 11 });
+  });
+
+  it('what was truncated while nobody looked, and had not been seen, is said to be unknown', async () => {
+    append(['1', '2']);
+    const tail = new Tail({ filegroups: glob() });
+    await tail.until(2);
+    await tail.stop();
+    append(['what nobody has seen']);
+    writeFileSync(file(), 'new\n');
+    const again = new Tail({ filegroups: glob() });
+    await exactly(again, ['new']);
+    expect(
+      again.said(/what .*app\.log had from byte 4 on when it was emptied was not read; how much is not known/),
+    ).toBe(1);
+    expect(counters(again)).toMatchObject({ LostByteCount: 0 });
+  });
+
   it('T7 two hundred files with the same header, and nothing else', async () => {
     for (let i = 0; i < 200; i++) writeFileSync(at(`app.log.${i}`), 'a,b,c\n');
     const tail = new Tail({ filegroups: glob() });

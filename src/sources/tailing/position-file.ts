@@ -7,7 +7,7 @@
  * in Flume 1.11, which does not start when it finds a fourth key. So what is known of the contents stands in a second file
  * beside it, `<positionFile>.fingerprints`: the same entries with
  *
- *     "born":"<ns since the epoch>","changed":"<ns>","at":6,"head":[<bytes>,"<hash>"],"mark":[<bytes>,"<hash>"]
+ *     "born":"<ns since the epoch>","changed":"<ns>","at":6,"head":[<bytes>,"<hash>"],"mark":[<bytes>,"<hash>"],"size":6
  *
  * The position file is what counts: Flume may have written it meanwhile. The second one is evidence of what the files had in
  * them, and counts when the first is damaged, or older: it is written first.
@@ -38,6 +38,8 @@ export interface Evidence {
   /** Its last bytes before offset `at`. */
   readonly mark: Fingerprint;
   readonly at: number;
+  /** How many bytes it had; undefined where nobody has noted it. */
+  readonly size?: number | undefined;
 }
 
 /** How far one file was delivered. */
@@ -64,9 +66,10 @@ export const formatPositions = (positions: Iterable<Position>, withEvidence = fa
   const entries = Array.from(positions, ({ inode, pos, file, evidence }) => {
     const path = JSON.stringify(file).replace(gsonEscapes, gsonEscape);
     if (!withEvidence || evidence === undefined) return `{"inode":${inode},"pos":${pos},"file":${path}}`;
-    const { born, changed, head, mark, at } = evidence;
+    const { born, changed, head, mark, at, size } = evidence;
     const known = `"born":"${born}","changed":"${changed}","at":${at},"head":${printed(head)},"mark":${printed(mark)}`;
-    return `{"inode":${inode},"pos":${pos},"file":${path},${known}}`;
+    const length = size === undefined ? '' : `,"size":${size}`;
+    return `{"inode":${inode},"pos":${pos},"file":${path},${known}${length}}`;
   });
   return entries.length === 0 ? '' : `[${entries.join(',')}]`;
 };
@@ -94,13 +97,14 @@ export const parsePositions = (
   }
   if (!Array.isArray(entries)) return { positions: [], problem: 'expected an array of {inode, pos, file}' };
   const positions = entries.flatMap((entry: unknown): Position[] => {
-    const { inode, pos, file, born, changed, at, head, mark } = (entry ?? {}) as Record<string, unknown>;
+    const { inode, pos, file, born, changed, at, head, mark, size } = (entry ?? {}) as Record<string, unknown>;
     if (!isNumber(inode) || !isOffset(pos) || typeof file !== 'string') return [];
     const position = { inode: BigInt(inode), pos, file };
     const [first, last] = [fingerprintOf(head), fingerprintOf(mark)];
     if (first === undefined || last === undefined || !isNumber(born)) return [position];
     if (!isNumber(changed) || !isOffset(at)) return [position];
-    return [{ ...position, evidence: { born: BigInt(born), changed: BigInt(changed), head: first, mark: last, at } }];
+    const evidence = { born: BigInt(born), changed: BigInt(changed), head: first, mark: last, at };
+    return [{ ...position, evidence: isOffset(size) ? { ...evidence, size } : evidence }];
   });
   if (positions.length === entries.length) return { positions };
   const bad = entries.length - positions.length;

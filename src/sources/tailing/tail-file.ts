@@ -39,6 +39,8 @@ export interface Former {
   readonly parts: number;
   /** Bytes it had when it was last looked at. */
   readonly size: number;
+  /** That was by this process: what came since then was not much. */
+  readonly watched: boolean;
 }
 
 /** How far a file was read once, and what it had there. */
@@ -270,15 +272,21 @@ export class TailFile {
   }
 
   #evidence(head: Fingerprint, mark: Buffer, at: number): Evidence {
-    return { born: this.#bornAt, changed: this.#changedBefore, head, mark: fingerprint(mark), at };
+    return { born: this.#bornAt, changed: this.#changedBefore, head, mark: fingerprint(mark), at, size: this.#bytes };
+  }
+
+  /** Bytes it had while its content was what was read. */
+  get #bytes(): number {
+    return Math.max(this.#sizeBefore, this.seen);
   }
 
   /** The content is other than before: from the start. What was there may have been copied before. */
   restart(): Former {
-    const { progress, position, parts, seen, content } = this;
+    const { progress, position, parts, content } = this;
     const trail = this.#trail;
-    const size = Math.max(this.#sizeBefore, seen);
-    this.former = { file: this, evidence: content, trail, progress, position, parts, size };
+    const watched = this.before !== undefined;
+    const size = Math.max(this.#bytes, (!watched && this.evidence?.size) || 0);
+    this.former = { file: this, evidence: content, trail, progress, position, parts, size, watched };
     this.#sizeBefore = 0;
     this.nul = undefined;
     this.#first = undefined;

@@ -66,6 +66,8 @@ describe('position file', () => {
       at: fc.maxSafeNat(),
       head: fingerprint,
       mark: fingerprint,
+      // Versions before this one wrote none.
+      size: fc.option(fc.maxSafeNat(), { nil: undefined }),
     });
     fc.assert(
       fc.property(fc.array(fc.tuple(position, fc.option(evidence, { nil: undefined }))), entries => {
