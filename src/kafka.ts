@@ -21,3 +21,4 @@ export type {
   Tls,
   TopicPartition,
 } from './protocols/kafka/client.ts';
+export { kafkaSink, type KafkaSinkOptions } from './sinks/kafka.ts';

@@ -53,14 +53,11 @@ export class Spread {
 
   /** The partition for a record of so many bytes. */
   next(bytes: number, partitions: number): number {
-    if (this.#bytes >= turnBytes) this.turn();
+    if (this.#bytes >= turnBytes) {
+      this.#partition++;
+      this.#bytes = 0;
+    }
     this.#bytes += bytes;
     return this.#partition % partitions;
-  }
-
-  /** It is the turn of the next: this one is full, or does not take anything now. */
-  turn(): void {
-    this.#partition++;
-    this.#bytes = 0;
   }
 }

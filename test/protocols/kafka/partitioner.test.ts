@@ -50,11 +50,4 @@ describe('what has no key', () => {
     const seen = new Set(Array.from({ length: 5 }, () => spread.next(20_000, 5)));
     expect(seen.size).toBe(5);
   });
-
-  it('goes elsewhere when it is told to', () => {
-    const spread = new Spread(() => 0);
-    expect(spread.next(1, 2)).toBe(0);
-    spread.turn();
-    expect(spread.next(1, 2)).toBe(1);
-  });
 });
