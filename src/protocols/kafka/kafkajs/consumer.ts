@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { MillraceError, toError } from '../../../core/errors.ts';
+import { MillraceError } from '../../../core/errors.ts';
 import type {
   Assigned,
   ConsumerListener,
@@ -23,7 +23,7 @@ import { decodeFetch, decodeRecords, type Fetched, type FetchedPartition } from 
 import { Troubles } from './troubles.ts';
 
 /** The longest wait before something that failed is tried again, in ms. */
-const longestWait = 5000;
+const longestWait = 2000;
 /** How often topics that are not there are asked for, in ms. */
 const missingTopicAge = 1000;
 /** While partitions are paused, the others must not keep a resumed one waiting for long; in ms. */
@@ -33,6 +33,8 @@ const lastCommitTimeout = 5000;
 const leaveTimeout = 2000;
 
 interface Partition extends TopicPartition {
+  /** What is told of it. */
+  readonly at: TopicPartition;
   readonly committed: number | undefined;
   next: number;
   /** Goes up with every seek: what was asked for before is not told. */
@@ -98,6 +100,10 @@ const withDefaults = (given: ConsumerOptions): Options => ({
   metadataMaxAge: given.metadataMaxAge ?? 300_000,
   readCommitted: given.readCommitted ?? true,
 });
+
+/** Part of how groups and coordinators come and go: no trouble before it has failed so often. */
+const passing: ReadonlySet<number> = new Set([...elsewhere, code.REBALANCE_IN_PROGRESS, code.UNKNOWN_MEMBER_ID]);
+const patience = 5;
 
 export class Consumer implements KafkaConsumer {
   readonly #cluster: Cluster;
@@ -243,10 +249,9 @@ export class Consumer implements KafkaConsumer {
       } catch (thrown) {
         if (this.#isClosing()) break;
         failures++;
-        const error = toError(thrown);
-        // Others are joining: that is how it goes.
-        if (!(error instanceof Refused) || error.broker !== code.REBALANCE_IN_PROGRESS)
-          this.#troubles.raise('group', kafkaError(error, 'of the group', 'joining'));
+        const error = kafkaError(thrown, 'of the group', 'joining');
+        if (failures > patience || !(error instanceof Refused) || !passing.has(error.broker))
+          this.#troubles.raise('group', error);
         await wait(waitAfter(failures, longestWait), this.#closing.signal);
       }
     }
@@ -274,6 +279,10 @@ export class Consumer implements KafkaConsumer {
         })),
       });
     let joined = await ask();
+    if (joined.errorCode === code.UNKNOWN_MEMBER_ID) {
+      this.#memberId = '';
+      joined = await ask();
+    }
     if (joined.errorCode === code.MEMBER_ID_REQUIRED) {
       this.#memberId = joined.memberId;
       joined = await ask();
@@ -378,10 +387,14 @@ export class Consumer implements KafkaConsumer {
     }
     this.#owned.clear();
     if (partitions.length > 0) {
-      const told = partitions.map(({ topic, partition }) => ({ topic, partition }));
       // Later than that the group goes on without us.
       const late = new AbortController();
-      const committed = Promise.resolve(this.#listener.revoked(told, lost)).catch(() => undefined);
+      const committed = Promise.resolve(
+        this.#listener.revoked(
+          partitions.map(({ at }) => at),
+          lost,
+        ),
+      ).catch(() => undefined);
       const most = this.#isClosing() ? lastCommitTimeout : this.#options.rebalanceTimeout / 2;
       await Promise.race([committed, wait(most, late.signal)]);
       late.abort();
@@ -505,6 +518,7 @@ export class Consumer implements KafkaConsumer {
       this.#owned.set(key, {
         topic,
         partition,
+        at: { topic, partition },
         committed,
         next: begins[index] ?? committed ?? first,
         epoch: 0,
@@ -614,7 +628,7 @@ export class Consumer implements KafkaConsumer {
 
   #hand(of: Partition, records: readonly ReadRecord[]): void {
     of.held = undefined;
-    this.#listener.records(of, records);
+    this.#listener.records(of.at, records);
   }
 
   async #fetch(leader: number, partitions: readonly Partition[], maxWaitTime: number): Promise<void> {

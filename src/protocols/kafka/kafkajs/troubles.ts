@@ -1,15 +1,15 @@
 /**
- * What is wrong now, told once per change.
+ * What is wrong now, told once per change: another kind of trouble is one, the same with another partition or in other words is not.
  *
  * @module
  */
-import type { MillraceError } from '../../../core/errors.ts';
+import type { ErrorCode, MillraceError } from '../../../core/errors.ts';
 import type { ConsumerListener } from '../client.ts';
 
 export class Troubles {
   readonly #listener: Pick<ConsumerListener, 'trouble' | 'recovered'>;
-  /** What it is about → message. */
-  readonly #now = new Map<string, string>();
+  /** By what it is about. */
+  readonly #now = new Map<string, ErrorCode>();
   silent = false;
 
   constructor(listener: Pick<ConsumerListener, 'trouble' | 'recovered'>) {
@@ -17,10 +17,9 @@ export class Troubles {
   }
 
   raise(about: string, error: MillraceError): void {
-    const { message } = error;
-    if (this.silent || this.#now.get(about) === message) return;
-    const told = [...this.#now.values()].includes(message);
-    this.#now.set(about, message);
+    if (this.silent) return;
+    const told = [...this.#now.values()].includes(error.code);
+    this.#now.set(about, error.code);
     if (!told) this.#listener.trouble(error);
   }
 
