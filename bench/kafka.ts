@@ -37,20 +37,18 @@ const versions = { '3.9.2': jarsOf('3.9.2'), '4.3.1': jarsOf('4.3.1') };
 export type KafkaVersion = keyof typeof versions;
 export const kafkaVersions = Object.keys(versions) as KafkaVersion[];
 
-/** Why brokers cannot run here, or undefined. Fetches what is not there. */
-export const kafkaMissing = async (): Promise<string | undefined> => {
-  if (spawnSync('openssl', ['version'], { stdio: 'ignore' }).status !== 0)
-    return 'certificates for Kafka need openssl: apt-get install openssl';
-  for (const { missing, classpath } of Object.values<Jars>(versions)) {
-    const reason =
-      missing() ??
-      (await classpath().then(
-        () => undefined,
-        (cause: unknown) => `jars of Kafka could not be fetched: ${String(cause).slice(0, 500)}`,
-      ));
-    if (reason !== undefined) return reason;
-  }
-  return undefined;
+/** Why brokers cannot run here, or undefined. */
+export const kafkaMissing = (): string | undefined =>
+  Object.values<Jars>(versions)
+    .map(({ missing }) => missing())
+    .find(reason => reason !== undefined) ??
+  (spawnSync('openssl', ['version'], { stdio: 'ignore' }).status === 0
+    ? undefined
+    : 'certificates for Kafka need openssl: apt-get install openssl');
+
+/** Fetches and prepares what is not there, as the first start of a broker would. */
+export const fetchKafka = async (): Promise<void> => {
+  for (const version of kafkaVersions) await archiveOf(version);
 };
 
 export interface KafkaOptions {

@@ -13,20 +13,14 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { flume, flumeClasspath, flumeMissing } from '../../bench/flume.ts';
 import { freePort, start, type Running } from '../../bench/processes.ts';
 import { built } from '../built.ts';
+import { describeReal } from '../real.ts';
 
-// The same configurations by real Flume 1.11 and by millrace, side by side. Skipped loudly where Flume cannot be had; never in CI.
-const required = process.env['CI'] !== undefined;
-const missing =
-  flumeMissing() ??
-  (await flumeClasspath().then(
-    () => undefined,
-    (thrown: unknown) => `its jars could not be fetched: ${String(thrown).slice(0, 200)}`,
-  ));
-if (missing !== undefined && !required) console.warn(`SKIPPED, comparisons with real Flume: ${missing}`);
+// The same configurations by real Flume 1.11 and by millrace, side by side.
+const describeFlume = await describeReal('comparisons with real Flume', flumeMissing(), flumeClasspath);
 
 const root = resolve(import.meta.dirname, '../..');
 const folder = mkdtempSync(join(tmpdir(), 'beside-flume-'));
@@ -104,7 +98,7 @@ const wiring = (source: string, { channel = '', sink = 'type = null' } = {}): st
   );
 };
 
-describe.skipIf(missing !== undefined && !required)('beside real Flume', () => {
+describeFlume('beside real Flume', () => {
   beforeAll(built, 120_000);
   afterEach(() => Promise.all(running.splice(0).map(one => one.stop())));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -1,5 +1,6 @@
 import { Kafka as Client, logLevel, type KafkaConfig } from 'kafkajs';
 import { afterEach, describe, expect, it } from 'vitest';
+import { flume } from '../../bench/flume.ts';
 import { poll } from '../../bench/processes.ts';
 import {
   describeKafka,
@@ -111,7 +112,18 @@ describeKafka('real brokers', () => {
     await stopped.start();
     await kafka.inSync('lines');
     expect((await values(kafka, 'lines'))[0]).toEqual(['before', 'killed', 'paused', 'stopped']);
-    expect(kafka.nodes).toContain(await kafka.coordinatorOf('a group'));
+
+    const consumer = client(config).consumer({ groupId: 'readers' });
+    const coordinator = new Promise<string>(resolve => {
+      consumer.on('consumer.network.request', ({ payload: { apiName, broker } }) => {
+        if (apiName === 'JoinGroup') resolve(broker);
+      });
+    });
+    await consumer.connect();
+    await consumer.subscribe({ topic: 'lines' });
+    await consumer.run({ eachMessage: async () => undefined });
+    expect(await coordinator).toBe(kafka.bootstrap[(await kafka.coordinatorOf('readers')).id - 1]);
+    await consumer.disconnect();
   });
 
   describe('ways in', () => {
@@ -184,6 +196,48 @@ describeKafka('real brokers', () => {
     await cable.close();
     await expect(send({ brokers: kafka.bootstrap, retry: { retries: 0 } }, 'lines', 'x')).rejects.toThrow();
     expect(await kafka.ends('lines')).toEqual([2]);
+  });
+
+  it('real Flume has its source, channel and sink', async () => {
+    const kafka = await begin({});
+    for (const topic of ['first', 'channel', 'last']) await kafka.createTopic(topic);
+    const servers = `kafka.bootstrap.servers = ${kafka.bootstrap.join()}`;
+    const agent = await flume({
+      kafka: true,
+      conf: `
+        a1.sources = numbers kafka
+        a1.channels = memory kafka
+        a1.sinks = first last
+        a1.sources.numbers.type = seq
+        a1.sources.numbers.totalEvents = 10
+        a1.sources.numbers.channels = memory
+        a1.channels.memory.type = memory
+        a1.sinks.first.type = org.apache.flume.sink.kafka.KafkaSink
+        a1.sinks.first.${servers}
+        a1.sinks.first.kafka.topic = first
+        a1.sinks.first.channel = memory
+        a1.sources.kafka.type = org.apache.flume.source.kafka.KafkaSource
+        a1.sources.kafka.${servers}
+        a1.sources.kafka.kafka.topics = first
+        a1.sources.kafka.kafka.consumer.auto.offset.reset = earliest
+        # Or the last sink writes to the first topic.
+        a1.sources.kafka.setTopicHeader = false
+        a1.sources.kafka.channels = kafka
+        a1.channels.kafka.type = org.apache.flume.channel.kafka.KafkaChannel
+        a1.channels.kafka.${servers}
+        a1.channels.kafka.kafka.topic = channel
+        a1.channels.kafka.kafka.consumer.auto.offset.reset = earliest
+        a1.sinks.last.type = org.apache.flume.sink.kafka.KafkaSink
+        a1.sinks.last.${servers}
+        a1.sinks.last.kafka.topic = last
+        a1.sinks.last.channel = kafka`,
+    });
+    try {
+      await poll('ten events', async () => (await kafka.ends('last'))[0] === 10 || undefined, { until: agent.exited });
+      expect(await values(kafka, 'last')).toEqual([['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']]);
+    } finally {
+      await agent.stop();
+    }
   });
 
   it('says why a start fails, and leaves nothing', async () => {
