@@ -16,6 +16,12 @@ export class Metrics {
   readonly troubles = new Map<string, Error>();
   readonly #components = new Map<string, Counters>();
 
+  /** Something is wrong for a component, or nothing any more. */
+  trouble(name: string, wrong: Error | undefined): void {
+    if (wrong === undefined) this.troubles.delete(name);
+    else this.troubles.set(name, wrong);
+  }
+
   /** Adds a component's counters; a name that is taken gets a number behind it. Returns the same object, to be bumped. */
   register<C extends Counters>(kind: ComponentKind, name: string, counters: C): C {
     let key = `${kind}.${name}`;

@@ -65,9 +65,6 @@ const options = z.object(fields).superRefine((given, context) => {
 type Options = z.output<typeof options>;
 export type KafkaSourceOptions = z.input<typeof options>;
 
-/** Bytes of a delivery, about: one with large records is closed sooner. */
-const deliveryBytes = 1024 * 1024;
-
 class Consuming implements SourceSession<Taken> {
   readonly #options: Options;
   readonly #emitter: Emitter<FlumeEvent, Taken>;
@@ -97,6 +94,7 @@ class Consuming implements SourceSession<Taken> {
           context.ledger.accepted++;
           context.ledger.rejected++;
         },
+        health: wrong => context.metrics.trouble(context.name, wrong),
       },
       context,
       withGroupCounters(context.counters),
@@ -127,7 +125,8 @@ class Consuming implements SourceSession<Taken> {
 
   #emit(): void {
     if (!this.#asked) return;
-    const taken = this.#reader.take(this.#options.batchSize, deliveryBytes);
+    const { batchSize } = this.#options;
+    const taken = this.#reader.take(batchSize, Infinity, batchSize);
     if (taken === undefined) return;
     this.#asked = false;
     const { events, poison } = taken;

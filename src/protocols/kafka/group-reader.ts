@@ -53,10 +53,12 @@ export interface GroupReaderHooks {
   failed(cause: Error): void;
   /** A record that cannot be understood is left out. */
   skipped(of: Partition): void;
-  /** Records wait to be taken. */
-  arrived?(of: Partition, records: readonly ReadRecord[]): void;
-  /** So many that waited to be taken do not any more, and will come again, here or elsewhere. */
-  dropped?(of: Partition, records: number): void;
+  /** What is wrong now, whenever that has changed. */
+  health(wrong: Error | undefined): void;
+  /** A partition is ours, which ends here now. */
+  assigned?(of: Partition, end: number): void;
+  /** So many records wait to be taken, and the next one to arrive was `before` until now. */
+  arrived?(of: Partition, records: number, before: number): void;
 }
 
 const counts = {
@@ -68,6 +70,9 @@ const counts = {
   PoisonRecordCount: 0,
 };
 const gauges = { AssignedPartitionCount: 0, PrefetchedRecordCount: 0, PrefetchedByteCount: 0, Unhealthy: 0 };
+/** Bytes of what is taken at a time, about: it is less than was asked for if records are large. */
+const deliveryBytes = 1024 * 1024;
+
 export type GroupCounters = typeof counts & typeof gauges;
 
 /** Adds what a reader counts. What was counted before goes on. */
@@ -207,12 +212,13 @@ export class GroupReader implements ConsumerListener {
 
   // --- taking
 
-  /** What is next in line, of one partition; undefined if there is nothing, or the first is over `maxBytes`. */
-  take(maxEvents: number, maxBytes: number): Taken | undefined {
+  /** What is next in line, of one partition; see `Store.take`. */
+  take(maxEvents: number, maxBytes: number, credit: number): Taken | undefined {
     if (this.#stopped) return undefined;
     for (let partition = this.#line.shift(); partition !== undefined; partition = this.#line.shift()) {
       partition.ready = false;
-      const taken = this.#takeFrom(partition, maxEvents, maxBytes);
+      const fits = Math.min(partition.records, maxEvents) <= credit;
+      const taken = fits ? this.#takeFrom(partition, maxEvents, maxBytes) : undefined;
       const left = this.#enlist(partition);
       // If nothing was taken and something is left, that is too large for now.
       if (taken !== undefined || left) return taken;
@@ -226,7 +232,7 @@ export class GroupReader implements ConsumerListener {
     let poison: Error | undefined;
     for (let record = partition.first; record !== undefined && events.length < maxEvents; record = partition.first) {
       const size = bytesOf(record);
-      if (bytes + size > maxBytes) break;
+      if (bytes + size > (events.length === 0 ? maxBytes : Math.min(maxBytes, deliveryBytes))) break;
       try {
         events.push(this.#hooks.decode(record, partition));
         bytes += size;
@@ -383,6 +389,7 @@ export class GroupReader implements ConsumerListener {
     const start = outOfRange ? this.#elsewhere(given, wanted) : wanted;
     const partition = new Partition(given, start, committed);
     this.#partitions.set(nameOf(given), partition);
+    this.#hooks.assigned?.(partition, end);
     if (given.committed === undefined && reset === 'none') {
       const { groupId } = this.#consumerOptions;
       const what = `group ${groupId} has no offset for ${nameOf(given)}, and auto.offset.reset is none.`;
@@ -441,14 +448,14 @@ export class GroupReader implements ConsumerListener {
         ? records.filter(({ offset }) => offset >= partition.next)
         : records;
     if (fresh.length === 0) return;
-    const { bytes } = partition;
+    const { bytes, next } = partition;
     partition.push(fresh);
     this.#prefetched(fresh.length, partition.bytes - bytes);
     if (!partition.paused && this.#fill(partition) >= 1) {
       partition.paused = true;
       this.#consumer.pause([partition]);
     }
-    this.#hooks.arrived?.(partition, fresh);
+    this.#hooks.arrived?.(partition, fresh.length, next);
     this.#enlist(partition);
     this.#hooks.ready();
   }
@@ -460,7 +467,9 @@ export class GroupReader implements ConsumerListener {
     if (this.#options.onOutOfRange === 'fail') this.#fail(partition, outOfRangeOf(given, wanted));
     // Behind what is out: nothing moves past that.
     partition.progress.acked(partition.progress.send(to));
+    const { next } = partition;
     partition.next = to;
+    this.#hooks.arrived?.(partition, 0, next);
     this.#scheduleCommit();
     return to;
   }
@@ -531,11 +540,9 @@ export class GroupReader implements ConsumerListener {
   }
 
   #health(): void {
-    const { metrics, name } = this.#context;
     const wrong = this.#trouble ?? [...this.#partitions.values()].find(({ stuck }) => stuck !== undefined)?.stuck;
     this.#counters.Unhealthy = Number(wrong !== undefined);
-    if (wrong === undefined) metrics.troubles.delete(name);
-    else metrics.troubles.set(name, wrong);
+    this.#hooks.health(wrong);
   }
 
   /** Forgets what waits to be taken. */
@@ -543,7 +550,6 @@ export class GroupReader implements ConsumerListener {
     const { records, bytes } = partition;
     this.#prefetched(-records, -bytes);
     partition.clear();
-    if (records > 0) this.#hooks.dropped?.(partition, records);
   }
 
   #prefetched(records: number, bytes: number): void {
