@@ -6,12 +6,9 @@
 import { MillraceError, toError } from '../../core/errors.ts';
 import { newHeaders, type Headers } from '../../core/event.ts';
 import { shown } from '../../core/options.ts';
-import { escapes } from '../escapes.ts';
 
 export interface AddressOptions {
-  readonly topic: string;
-  readonly allowTopicOverride: boolean;
-  readonly topicHeader: string;
+  readonly topicOf: (headers: Headers) => string;
   readonly defaultPartitionId?: number | undefined;
   readonly partitionIdHeader?: string | undefined;
   readonly timestampHeader?: string | undefined;
@@ -36,7 +33,8 @@ export interface Address {
 
 const bad = (message: string) => new MillraceError('MR_BAD_INPUT', message);
 
-const own = (headers: Headers, name: string | undefined): string | undefined =>
+/** A header that an event has itself. */
+export const own = (headers: Headers, name: string | undefined): string | undefined =>
   name !== undefined && Object.hasOwn(headers, name) ? headers[name] : undefined;
 
 const partitionIn = (name: string, value: string): number => {
@@ -58,8 +56,7 @@ const checked = (topic: string): string => {
  * the same object. `warn` is told once of times that are none.
  */
 export const addressing = (options: AddressOptions, warn: (message: string) => void) => {
-  const { allowTopicOverride, topicHeader, defaultPartitionId, partitionIdHeader, timestampHeader } = options;
-  const topicOf = allowTopicOverride ? escapes(options.topic) : () => options.topic;
+  const { topicOf, defaultPartitionId, partitionIdHeader, timestampHeader } = options;
   const mapped = Object.entries(options.headers);
   let last: Headers | undefined;
   let found: Address | Error = new Error('none yet');
@@ -78,7 +75,6 @@ export const addressing = (options: AddressOptions, warn: (message: string) => v
   };
 
   const addressOf = (headers: Headers): Address => {
-    const override = allowTopicOverride ? own(headers, topicHeader) : undefined;
     const partition = own(headers, partitionIdHeader);
     const key = own(headers, 'key');
     const keyBytes = key === undefined ? null : Buffer.from(key);
@@ -91,7 +87,7 @@ export const addressing = (options: AddressOptions, warn: (message: string) => v
       bytes += to.length + Buffer.byteLength(value) + 10;
     }
     return {
-      topic: checked(override ?? topicOf(headers)),
+      topic: checked(topicOf(headers)),
       partition: partition === undefined ? defaultPartitionId : partitionIn(partitionIdHeader as string, partition),
       named: partition !== undefined,
       key: keyBytes,
