@@ -36,6 +36,8 @@ export class FileStore implements Store {
   #next = 0;
   /** Where the batch is that begins with it, if it came when there was no room. */
   #nextPlace: Place | undefined;
+  /** Behind the last event that has come. The log may have more already, of which it has not told yet. */
+  #end = 0;
   #reading: Promise<void> | undefined;
   #closing = false;
 
@@ -86,6 +88,7 @@ export class FileStore implements Store {
     const reader = new LogReader(this.#log, disk);
     this.#reader = reader;
     this.#next = reader.seq;
+    this.#end = this.#log.end;
     // Ahead of whoever is going to ask, so that the first delivery does not wait for it.
     await this.#readAhead();
   }
@@ -136,25 +139,26 @@ export class FileStore implements Store {
 
   /** A batch is safe. It goes in line if nothing is missing before it, and there is room. */
   #arrived(batch: Batch, place: Place): void {
+    this.#end = place.seq + batch.length;
     if (place.seq !== this.#next) return;
     if (this.#hasRoom && this.#reading === undefined) {
       const position = { log: (this.#log as EventLog).life, first: place.seq, count: batch.length };
       this.#line.push(batch.placed([position]));
       this.#next += batch.length;
     } else {
-      this.#nextPlace ??= place;
+      this.#nextPlace = place;
       void this.#readAhead();
     }
   }
 
   get #hasRoom(): boolean {
+    if (this.#line.length === 0) return true;
     return this.#line.bytes + eventOverhead * this.#line.events < this.#options.cacheBytes;
   }
 
   /** Reads what is not in line, as far as there is room. */
   #readAhead(): Promise<void> | undefined {
-    const log = this.#log as EventLog;
-    if (this.#reading !== undefined || this.#closing || this.#next >= log.end || !this.#hasRoom) return this.#reading;
+    if (this.#reading !== undefined || this.#closing || this.#next >= this.#end || !this.#hasRoom) return this.#reading;
     return (this.#reading = this.#read().finally(() => {
       this.#reading = undefined;
       this.#context.wake();
@@ -162,14 +166,16 @@ export class FileStore implements Store {
   }
 
   async #read(): Promise<void> {
-    const log = this.#log as EventLog;
     const reader = this.#reader as LogReader;
     try {
-      while (this.#next < log.end && this.#hasRoom && !this.#closing) {
+      while (this.#next < this.#end && this.#hasRoom && !this.#closing) {
         if (reader.seq !== this.#next) await reader.moveTo(this.#nextPlace as Place);
-        this.#nextPlace = undefined;
-        for (const batch of await reader.read(readBytes)) this.#line.push(batch);
-        this.#next = reader.seq;
+        try {
+          for (const batch of await reader.read(readBytes)) this.#line.push(batch);
+        } finally {
+          // Also after a failure: what the reader is past is missing, and has been reported.
+          this.#next = reader.seq;
+        }
         this.#context.wake();
       }
     } catch (thrown) {
