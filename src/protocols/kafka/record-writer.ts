@@ -65,7 +65,7 @@ export class RecordWriter {
   /** How many partitions each has, and when that was so. */
   readonly #topics = new Map<string, { readonly partitions: number; readonly at: number }>();
   /** Records of which nobody knows whether they are in. The same again, to the same partition, and the broker can tell. */
-  #unsure = new Map<FlumeEvent, { readonly partition: number; readonly record: NewRecord }>();
+  readonly #unsure = new WeakMap<FlumeEvent, { readonly partition: number; readonly record: NewRecord }>();
   #turn: Promise<void> = Promise.resolve();
 
   constructor(
@@ -113,8 +113,6 @@ export class RecordWriter {
   }
 
   async #load(events: readonly FlumeEvent[], failed: Failed): Promise<readonly Load[]> {
-    const unsure = this.#unsure;
-    this.#unsure = new Map();
     const addresses = events.map(({ headers }) => this.#addressOf(headers));
     const topics = await this.#look(addresses);
     for (let i = 0; i < events.length; i++) {
@@ -124,7 +122,7 @@ export class RecordWriter {
         continue;
       }
       const { partitions, loads } = topics.get(address.topic) as Outgoing;
-      const before = unsure.get(event);
+      const before = this.#unsure.get(event);
       // A topic that was made anew may have fewer.
       const again = typeof partitions === 'number' && (before?.partition ?? 0) >= partitions ? undefined : before;
       const record = again?.record ?? this.#recordOf(event, address);
