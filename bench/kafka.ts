@@ -13,7 +13,7 @@ import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import kafkajs, { type Admin, type AclOperationTypes, type IHeaders } from 'kafkajs';
+import kafkajs, { type Admin, type AclOperationTypes, type IHeaders, type Kafka as Client } from 'kafkajs';
 import { makeCertificates, type Certificates } from './certificates.ts';
 import { jars, type Jars } from './jars.ts';
 import { OFFSETS_PARTITIONS, scramUsers, serverProperties, type NodePorts, type Security } from './kafka-properties.ts';
@@ -88,6 +88,8 @@ export interface KafkaNode {
   readonly log: () => Promise<string>;
   /** Undefined while it is stopped. */
   readonly pid: () => number | undefined;
+  /** Runs and is not paused. */
+  readonly answers: () => boolean;
 }
 
 export interface TopicOptions {
@@ -219,6 +221,7 @@ const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster>
     if ((await format.exited) !== 0) throw new Error(`Kafka's storage could not be formatted.\n${format.output()}`);
 
     let running: Running | undefined;
+    let paused = false;
     let starts = 0;
     const logFile = () => join(home, `server-${starts}.log`);
     const log = () => readFile(logFile(), 'utf8');
@@ -231,9 +234,11 @@ const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster>
       id,
       log,
       pid: () => running?.pid,
+      answers: () => running !== undefined && !paused,
       async start() {
         if (running !== undefined) throw new Error(`Kafka node ${id} is running.`);
         starts++;
+        paused = false;
         const node = (running = java(logFile(), 'kafka.Kafka', file));
         await poll(
           `Kafka node ${id} did not start`,
@@ -250,8 +255,14 @@ const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster>
           node.signal('SIGKILL');
           return node.exited;
         }),
-      pause: () => running?.signal('SIGSTOP'),
-      resume: () => running?.signal('SIGCONT'),
+      pause() {
+        running?.signal('SIGSTOP');
+        paused = true;
+      },
+      resume() {
+        running?.signal('SIGCONT');
+        paused = false;
+      },
     };
   };
 
@@ -287,7 +298,8 @@ const archiveOf = (version: KafkaVersion): Promise<string> => {
     const { nodes, folder } = await boot({ version }, `-XX:ArchiveClassesAtExit=${fresh}`);
     await nodes[0]!.stop();
     await rm(folder, { recursive: true });
-    await rename(fresh, file);
+    // A JVM that cannot make one starts without.
+    await rename(fresh, file).catch(() => undefined);
     return file;
   };
   const made = archives.get(version) ?? make();
@@ -315,26 +327,35 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<Kafka> => 
   const addresses = (port: (of: NodePorts) => number) => ports.map(of => `127.0.0.1:${port(of)}`);
   const bootstrapOf = (way: Security) => addresses(({ clients }) => clients[way]!.advertised);
 
-  // Answers of a node that just died are asked for again elsewhere, so calls may take a while but do not fail.
-  const client = new kafkajs.Kafka({
-    brokers: addresses(({ broker }) => broker),
-    logLevel: kafkajs.logLevel.NOTHING,
-    connectionTimeout: 2000,
-    requestTimeout: 5000,
-    retry: { retries: 30, initialRetryTime: 50, maxRetryTime: 500 },
-  });
-  const admin: Kafka['admin'] = async ask => {
-    const asked = client.admin();
+  // Errors of a node that just died are tried again elsewhere, so calls may take a while but do not fail.
+  const clientOf = (requestTimeout: number) =>
+    new kafkajs.Kafka({
+      brokers: () => {
+        const all = addresses(({ broker }) => broker).filter((_, index) => nodes[index]!.answers());
+        if (all.length === 0) throw new Error('No Kafka node is there to be asked.');
+        return all;
+      },
+      logLevel: kafkajs.logLevel.NOTHING,
+      connectionTimeout: 2000,
+      requestTimeout,
+      retry: { retries: 30, initialRetryTime: 50, maxRetryTime: 500 },
+    });
+  const client = clientOf(5000);
+  // Until a paused node is missed it may be asked too.
+  const impatient = clientOf(1000);
+  const asked = async <T>(by: Client, ask: (admin: Admin) => Promise<T>): Promise<T> => {
+    const admin = by.admin();
     try {
-      await asked.connect();
-      return await ask(asked);
+      await admin.connect();
+      return await ask(admin);
     } finally {
-      await asked.disconnect();
+      await admin.disconnect();
     }
   };
+  const admin: Kafka['admin'] = ask => asked(client, ask);
 
   const partitionsOf = async (topic: string) => {
-    const { topics } = await admin(ask => ask.fetchTopicMetadata({ topics: [topic] }));
+    const { topics } = await asked(impatient, ask => ask.fetchTopicMetadata({ topics: [topic] }));
     return topics[0]!.partitions.sort((a, b) => a.partitionId - b.partitionId);
   };
   const offsetsOf = async (topic: string) => {
