@@ -10,12 +10,13 @@ import { backoffDelay, type Backoff, type Timer } from './clock.ts';
 import { describe, type ComponentInfo, type Identity } from './component.ts';
 import { Deque } from './deque.ts';
 import type { Delivery } from './delivery.ts';
-import { MillraceError, toError } from './errors.ts';
+import { isPermanent, MillraceError, toError } from './errors.ts';
 import type { Batch, FlumeEvent } from './event.ts';
 import { channelCounters, type ChannelCounters } from './metrics.ts';
 import { fieldInfo, parseOptions } from './options.ts';
 import { Outlet, type Entry, type MaxInFlight, type Redelivery, type Supply } from './outlet.ts';
 import { currentScope, inScope, type Context, type Scope } from './scope.ts';
+import { PartlyWritten } from './sink.ts';
 
 /** Where a channel keeps its batches. */
 export interface Store<T = FlumeEvent> {
@@ -34,7 +35,8 @@ export interface Store<T = FlumeEvent> {
   open?(context: StoreContext): void | Promise<void>;
   /**
    * Takes over the batch, all of it; there is room. Returns when it is as durable as the channel promises. Others may be put
-   * meanwhile: they are in after it, and are not when it is not.
+   * meanwhile: they are in after it, and are not when it is not. If some of its events can never be put, and the others are,
+   * it says so with a {@link PartlyWritten} of permanent errors: those are rejected alone.
    */
   put(batch: Batch<T>): void | Promise<void>;
   /**
@@ -93,8 +95,8 @@ interface Waiting<T> {
   put: number;
   /** Parts that the store is at. */
   pending: number;
-  /** Which events can never be put. */
-  readonly tooLarge: number[];
+  /** Which events can never be put, and why. */
+  readonly refusals: Map<number, Error>;
   /** It was refused: what of it is in by then stays in, and comes twice. */
   refused: boolean;
   /** Since when it waits; the clock starts again with each part that goes in. */
@@ -328,7 +330,7 @@ export class Channel<T = FlumeEvent> {
       rest: delivery.batch,
       put: 0,
       pending: 0,
-      tooLarge: [],
+      refusals: new Map(),
       refused: false,
       since: this.#keepAlive === undefined ? 0 : this.#scope.clock.now(),
       timer: undefined,
@@ -362,14 +364,20 @@ export class Channel<T = FlumeEvent> {
   }
 
   #skip(waiting: Waiting<T>, part: Batch<T>): void {
-    waiting.tooLarge.push(waiting.delivery.length - (waiting.rest?.length ?? 0));
-    this.#advance(waiting, part);
+    const limit = this.#store.capacity.bytes;
+    const cause = new MillraceError(
+      'MR_EVENT_TOO_LARGE',
+      `an event is larger than ${limit} bytes, the byteCapacity of ${this.#name}, and can never fit.`,
+    );
+    waiting.refusals.set(this.#advance(waiting, part), cause);
     if (waiting.rest === undefined && waiting.pending === 0) this.#settle(waiting);
   }
 
-  #advance(waiting: Waiting<T>, part: Batch<T>): void {
-    const { rest } = waiting;
+  /** Where the part begins, which is not left. */
+  #advance(waiting: Waiting<T>, part: Batch<T>): number {
+    const { rest, delivery } = waiting;
     waiting.rest = rest !== undefined && part.length < rest.length ? rest.split(part.length)[1] : undefined;
+    return delivery.length - (rest?.length ?? 0);
   }
 
   #fits(part: Batch<T>): boolean {
@@ -383,27 +391,27 @@ export class Channel<T = FlumeEvent> {
   #put(waiting: Waiting<T>, part: Batch<T>): void {
     this.#scope.clock.cancel(waiting.timer);
     waiting.timer = undefined;
-    this.#advance(waiting, part);
+    const start = this.#advance(waiting, part);
     let put: void | Promise<void>;
     try {
       put = this.#store.put(part);
     } catch (thrown) {
-      return this.#notPut(waiting, toError(thrown));
+      return this.#notPut(waiting, part, start, toError(thrown));
     }
-    if (put === undefined) return this.#wasPut(waiting, part);
+    if (put === undefined) return this.#wasPut(waiting, part.length);
     waiting.pending++;
     this.#pend(part, 1);
     put.then(
       () => {
         waiting.pending--;
         this.#pend(part, -1);
-        this.#wasPut(waiting, part);
+        this.#wasPut(waiting, part.length);
         this.#putWaiting();
       },
       (thrown: unknown) => {
         waiting.pending--;
         this.#pend(part, -1);
-        this.#notPut(waiting, toError(thrown));
+        this.#notPut(waiting, part, start, toError(thrown));
         this.#putWaiting();
       },
     );
@@ -416,22 +424,22 @@ export class Channel<T = FlumeEvent> {
     if (this.#pending.puts === 0) this.#idle?.();
   }
 
-  #wasPut(waiting: Waiting<T>, part: Batch<T>): void {
-    this.counters.EventPutSuccessCount += part.length;
+  #wasPut(waiting: Waiting<T>, count: number): void {
+    this.counters.EventPutSuccessCount += count;
     const { delivery } = waiting;
     const { ledger } = delivery;
     if (waiting.refused) {
       // It was nacked, and this is in nevertheless.
-      ledger.changed(0, part.length);
+      ledger.changed(0, count);
       return this.#wake();
     }
-    waiting.put += part.length;
+    waiting.put += count;
     if (this.#keepAlive !== undefined) waiting.since = this.#scope.clock.now();
-    ledger.partly += part.length;
+    ledger.partly += count;
     if (ledger !== this.#scope.ledger) {
       // From one flow's books into another's.
-      ledger.delivered += part.length;
-      this.#scope.ledger.accepted += part.length;
+      ledger.delivered += count;
+      this.#scope.ledger.accepted += count;
     }
     // Settle first: whoever is woken may look at the books.
     if (waiting.rest === undefined && waiting.pending === 0) this.#settle(waiting);
@@ -439,7 +447,11 @@ export class Channel<T = FlumeEvent> {
   }
 
   /** What was behind it is not in either: it is told of all that at once. */
-  #notPut(waiting: Waiting<T>, cause: Error): void {
+  #notPut(waiting: Waiting<T>, part: Batch<T>, start: number, cause: Error): void {
+    if (cause instanceof PartlyWritten && [...cause.failed.values()].every(isPermanent)) {
+      for (const [at, why] of cause.failed) waiting.refusals.set(start + at, why);
+      return this.#wasPut(waiting, part.length - cause.failed.size);
+    }
     if (waiting.refused) return;
     if (this.#waiting.peek() === waiting) this.#leaveLine(waiting);
     this.#refuse(waiting, cause);
@@ -447,21 +459,17 @@ export class Channel<T = FlumeEvent> {
 
   /** The last part is in. */
   #settle(waiting: Waiting<T>): void {
-    const { delivery, tooLarge } = waiting;
+    const { delivery, refusals } = waiting;
     if (!delivery.live) return this.#overtaken(waiting);
     if (this.#waiting.peek() === waiting) this.#leaveLine(waiting);
     this.#unbook(waiting);
-    if (tooLarge.length === 0) delivery.ack();
-    else {
-      const limit = this.#store.capacity.bytes;
+    const [first] = refusals.values();
+    if (first === undefined) delivery.ack();
+    else
       delivery.reject(
-        new MillraceError(
-          'MR_EVENT_TOO_LARGE',
-          `an event is larger than ${limit} bytes, the byteCapacity of ${this.#name}, and can never fit.`,
-        ),
-        tooLarge.map(at => delivery.events[at] as T),
+        first,
+        [...refusals.keys()].map(at => delivery.events[at] as T),
       );
-    }
   }
 
   /** Its emitter took it back and will offer it again. */
@@ -498,12 +506,12 @@ export class Channel<T = FlumeEvent> {
 
   /** Nacks all that is not in. What the store is at may be in later: it comes twice then. */
   #refuse(waiting: Waiting<T>, cause: Error): void {
-    const { delivery, tooLarge, timer, put } = waiting;
+    const { delivery, refusals, timer, put } = waiting;
     this.#scope.clock.cancel(timer);
     waiting.refused = true;
     this.#unbook(waiting);
     let isIn = put;
-    const failed = put === 0 ? undefined : delivery.events.filter((_, at) => tooLarge.includes(at) || isIn-- <= 0);
+    const failed = put === 0 ? undefined : delivery.events.filter((_, at) => refusals.has(at) || isIn-- <= 0);
     const told = delivery.nack(cause, failed);
     // Taken back already: all of it will be offered again, and what is in will come twice.
     if (!told) delivery.ledger.changed(0, put);

@@ -3,7 +3,9 @@ import { take } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { createChannel, type Channel, type OutputOptions, type StoreContext } from '../../src/core/channel.ts';
 import type { Delivery } from '../../src/core/delivery.ts';
+import { MillraceError } from '../../src/core/errors.ts';
 import { Batch } from '../../src/core/event.ts';
+import { PartlyWritten } from '../../src/core/sink.ts';
 import { memoryChannel } from '../../src/operators/channels/memory.ts';
 import { recordingSink, scriptedSource, type SinkStep } from '../../src/testing/index.ts';
 import { counting, deferred, numbers, plainStore, world as bare } from './fakes.ts';
@@ -174,6 +176,37 @@ describe('putting', () => {
     expect(scope.ledger.snapshot()).toMatchObject({ accepted: 4, delivered: 3, rejected: 1 });
     expect(scope.ledger.difference).toBe(0);
   });
+});
+
+test('events that a store can never put are rejected alone; the others of their delivery are in', async () => {
+  const { clock, scope, feed, drain, inside } = world();
+  const wrong = new MillraceError('MR_EVENT_TOO_LARGE', 'odd');
+  const store = plainStore<number>(10);
+  const plain = store.put.bind(store);
+  const channel = inside(() =>
+    createChannel<number>(
+      Object.assign(store, {
+        put: async (batch: Batch<number>) => {
+          await Promise.resolve();
+          const [odd, even] = [1, 0].map(rest => batch.events.filter(n => n % 2 === rest));
+          if (even?.[0] !== undefined) await plain(Batch.of(even));
+          if (odd?.[0] !== undefined)
+            throw new PartlyWritten(new Map(odd.map(n => [batch.events.indexOf(n), wrong] as const)));
+        },
+      }),
+      { transactionCapacity: 3 },
+    ),
+  );
+  const { sink } = drain(channel);
+  const { source } = feed(channel, [{ emit: [2, 3, 4, 5, 6, 7, 8] }, { emit: [10] }], {
+    onFailure: 'report',
+    redelivery: { order: 'selective' },
+  });
+  await clock.runUntilIdle();
+  expect(sink.acked).toEqual([2, 4, 6, 8, 10]);
+  expect(source.settled.map(({ what }) => what)).toEqual(['rejected', 'acked']);
+  expect(scope.ledger.snapshot()).toMatchObject({ delivered: 5, rejected: 3, held: 0 });
+  expect(scope.ledger.difference).toBe(0);
 });
 
 describe('taking', () => {
