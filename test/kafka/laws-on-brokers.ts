@@ -3,12 +3,12 @@ import { quietLog } from '../../src/core/scope.ts';
 import type { ConnectionSettings, KafkaConnector } from '../../src/protocols/kafka/client.ts';
 import { Cluster } from '../../src/protocols/kafka/kafkajs/cluster.ts';
 import { loadKafkajs } from '../../src/protocols/kafka/kafkajs/package.ts';
-import { portLaws, realTime } from '../protocols/kafka/port-laws.ts';
+import { portLaws, realTime, type PortSpec } from '../protocols/kafka/port-laws.ts';
 import { describeKafka, kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 import { proxy, type Proxy } from './proxy.ts';
 
 /** Everything that the port promises, of one client, on real brokers of all versions. */
-export const lawsOnBrokers = (name: string, connect: KafkaConnector): void => {
+export const lawsOnBrokers = (name: string, connect: KafkaConnector, has: Partial<PortSpec> = {}): void => {
   for (const version of kafkaVersions)
     describeKafka(`${name} on Kafka ${version}`, () => {
       let kafka: Kafka;
@@ -63,6 +63,7 @@ export const lawsOnBrokers = (name: string, connect: KafkaConnector): void => {
             await coordinator.ask('LeaveGroup', { groupId, memberId });
           cluster.close();
         },
+        ...has,
       });
     });
 };

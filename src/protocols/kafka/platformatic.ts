@@ -13,6 +13,7 @@ import type { KafkaConnector } from './client.ts';
 import { Cluster, wait } from './platformatic/cluster.ts';
 import { Member } from './platformatic/member.ts';
 import { Producer } from './platformatic/producer.ts';
+import { frameSnappy } from './platformatic/snappy.ts';
 
 /** How often a topic is asked for before it does not exist, and the wait in between in ms: brokers may be making it. */
 const topicAttempts = 5;
@@ -28,6 +29,7 @@ export const platformatic: KafkaConnector = async settings => {
       { cause },
     );
   });
+  frameSnappy(wire);
   const requestTimeout = 30_000;
   const own = new Cluster(wire, settings, requestTimeout);
 

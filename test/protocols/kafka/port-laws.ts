@@ -5,17 +5,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { isPermanent } from '../../../src/core/errors.ts';
-import type {
-  Assigned,
-  ConsumerListener,
-  ConsumerOptions,
-  KafkaClient,
-  KafkaConsumer,
-  KafkaProducer,
-  NewRecord,
-  Position,
-  ReadRecord,
-  TopicPartition,
+import {
+  compressions,
+  type Compression,
+  type Assigned,
+  type ConsumerListener,
+  type ConsumerOptions,
+  type KafkaClient,
+  type KafkaConsumer,
+  type KafkaProducer,
+  type NewRecord,
+  type Position,
+  type ReadRecord,
+  type TopicPartition,
 } from '../../../src/protocols/kafka/client.ts';
 import type { FakeClock } from '../../../src/testing/index.ts';
 
@@ -68,6 +70,8 @@ export interface PortSpec {
   loseAnswer?(): Promise<void> | void;
   /** Puts all members out of a group. */
   expel?(group: string): Promise<void> | void;
+  /** Default: all that there are. */
+  readonly compressions?: readonly Compression[];
   /** For all tests; default vitest's. */
   readonly timeout?: number;
 }
@@ -379,6 +383,28 @@ export const portLaws = (name: string, spec: PortSpec): void => {
         expect(first?.timestamp).toBe(timestamp);
         expect(second?.timestamp).toBe(timestamp - 1000);
       });
+
+      test.each(compressions.filter(compression => spec.compressions?.includes(compression) ?? true))(
+        'compressed: %s',
+        async compression => {
+          const topic = await topicOf();
+          const other = client.producer({ compression });
+          const bytes = Buffer.from(Array.from({ length: 1000 }, (_, i) => i % 256));
+          const records = [
+            ...numbered(1000),
+            { key: bytes, value: Buffer.alloc(300_000, 'long '), headers: { h: bytes } },
+          ];
+          await settle(other.send({ topic, partition: 0 }, records));
+          await settle(other.close());
+          const { recorder } = join([topic]);
+          const read = recorder.of({ topic, partition: 0 });
+          await until(() => read.length >= 1001);
+          expect(texts(read.slice(0, 1000))).toEqual(upTo(1000));
+          expect(read[1000]?.key).toEqual(bytes);
+          expect(read[1000]?.value?.equals(records[1000]?.value as Buffer)).toBe(true);
+          expect({ ...read[1000]?.headers }).toEqual({ h: bytes });
+        },
+      );
 
       test('large ones and many tiny ones come whole', async () => {
         const large = Buffer.alloc(Math.floor((spec.maxMessageBytes ?? 1_048_588) * 0.9), 'x');

@@ -36,10 +36,10 @@ const load = <T>(codec: string, name: string, version: string): T => {
 };
 
 /** `\x82SNAPPY\0`, version 1, compatible with 1; then blocks, each with its length in front. */
-const xerial = Buffer.from('82534e4150505900', 'hex');
-const xerialHeader = Buffer.concat([xerial, Buffer.from('0000000100000001', 'hex')]);
+export const xerialMagic = Buffer.from('82534e4150505900', 'hex');
+export const xerialHeader = Buffer.concat([xerialMagic, Buffer.from('0000000100000001', 'hex')]);
 /** The size of the blocks of snappy-java, uncompressed, in bytes. */
-const xerialBlock = 32 * 1024;
+export const xerialBlock = 32 * 1024;
 
 interface Snappy {
   compress(bytes: Buffer): Promise<Buffer>;
@@ -61,7 +61,8 @@ const snappy = (): BytesCodec => {
     },
     decompress: async bytes => {
       // librdkafka and others write one block without a frame.
-      if (!bytes.subarray(0, xerial.length).equals(xerial)) return library.uncompress(bytes, { asBuffer: true });
+      if (!bytes.subarray(0, xerialMagic.length).equals(xerialMagic))
+        return library.uncompress(bytes, { asBuffer: true });
       const parts: Buffer[] = [];
       for (let from = xerialHeader.length; from < bytes.length;) {
         const length = bytes.readInt32BE(from);
