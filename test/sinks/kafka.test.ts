@@ -64,7 +64,7 @@ const opened = async (
     topic: 't',
     connect: connecting(cluster.connect),
     ...options,
-  } as Given);
+  });
   const flow = inScope(new Scope({ clock, log, random }), () => run(source, sink));
   flows.push(flow);
   await clock.advance(100);
@@ -441,7 +441,7 @@ describe('laws', () => {
           connect: cluster.connect,
           ...options,
           ...tuning,
-        } as Given),
+        }),
         written: written(cluster, partitions, decode),
         switch: up => (up ? cluster.up() : cluster.down()),
       };
