@@ -16,6 +16,22 @@ import { curedOfIdleTimer } from './patches.ts';
 export const wait = (ms: number, closed: AbortSignal): Promise<void> =>
   sleep(ms, undefined, { signal: closed }).catch(() => undefined);
 
+/** Rejects when it takes longer, in ms. */
+export const inTime = async <T>(promise: Promise<T>, ms: number): Promise<T> => {
+  const done = new AbortController();
+  const patience = Math.max(0, ms);
+  const late = wait(patience, done.signal).then(() => {
+    // As kafkajs says it.
+    throw Object.assign(new Error(`There was no answer within ${patience} ms`), { name: 'KafkaJSRequestTimeoutError' });
+  });
+  late.catch(() => undefined);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    done.abort();
+  }
+};
+
 /** The wait after so many failures, in ms: doubles up to `most`, the half of it by chance. */
 export const waitAfter = (failures: number, most: number): number =>
   Math.min(most, 100 * 2 ** Math.min(failures - 1, 10)) * (0.5 + Math.random() / 2);
@@ -47,6 +63,12 @@ export interface ListedOffsets {
   }[];
 }
 
+/**
+ * In ms: how long before its end a login is renewed. Brokers refuse that within a second after a login, and the 10 s of kafkajs would
+ * renew a short login before every request.
+ */
+const reauthenticationThreshold = 1000;
+
 export const earliest = -2;
 export const latest = -1;
 
@@ -68,9 +90,10 @@ export class Node {
     return !this.#dropped && this.#broker.connectionPool.pool[0].isConnected();
   }
 
-  async connect(): Promise<this> {
+  /** kafkajs itself would wait a whole `requestTimeout` for somebody who says nothing. */
+  async connect(timeout: number): Promise<this> {
     try {
-      await this.#broker.connect();
+      await inTime(this.#broker.connect(), timeout);
     } catch (thrown) {
       this.drop();
       throw kafkaError(thrown, this.address, 'connecting');
@@ -126,6 +149,7 @@ export class Cluster {
   readonly kafkajs: Package;
   readonly #settings: ConnectionSettings;
   readonly #shared: object;
+  readonly #connectTimeout: number;
   readonly #closed = new AbortController();
   /** By address. */
   readonly #nodes = new Map<string, Promise<Node>>();
@@ -140,6 +164,8 @@ export class Cluster {
     this.kafkajs = kafkajs;
     this.#settings = settings;
     const { log, connectionTimeout = 10_000, clientId = 'millrace' } = settings;
+    // To connect, and to log in.
+    this.#connectTimeout = 2 * connectionTimeout;
     const warning = 2;
     this.#shared = {
       sasl: settings.login === undefined ? null : sasl(settings.login, kafkajs),
@@ -148,6 +174,7 @@ export class Cluster {
       connectionTimeout,
       requestTimeout,
       enforceRequestTimeout: true,
+      reauthenticationThreshold,
       socketFactory: openSocket,
       // Its errors reach us as rejections as well, and what is below a warning may hold what was sent.
       logger: kafkajs.createLogger({
@@ -197,7 +224,7 @@ export class Cluster {
     const node = new Node(this.kafkajs, address, broker);
     for (const old of this.#live) if (!old.usable && old.address === address) this.#live.delete(old);
     this.#live.add(node);
-    const connecting = this.orClosed(node.connect());
+    const connecting = this.orClosed(node.connect(this.#connectTimeout));
     this.#nodes.set(address, connecting);
     connecting.then(
       () => this.#suspects.delete(address),

@@ -17,7 +17,7 @@ import type {
   TopicPartition,
 } from '../client.ts';
 import { assignors, type Counts } from './assignors.ts';
-import { byTopic, earliest, keyOf, latest, wait, waitAfter, type Cluster, type Node } from './cluster.ts';
+import { byTopic, earliest, inTime, keyOf, latest, wait, waitAfter, type Cluster, type Node } from './cluster.ts';
 import { code, kafkaError, Refused } from './errors.ts';
 import { decodeFetch, decodeRecords, type Fetched, type FetchedPartition } from './fetched.ts';
 import { Troubles } from './troubles.ts';
@@ -758,18 +758,4 @@ const firstRefusal = ({ errorCode = 0, responses }: PartitionAnswers) => {
     for (const { partition, errorCode: refusal } of partitions)
       if (refusal !== 0) return { errorCode: refusal, topic, partition };
   return undefined;
-};
-
-/** Rejects when it takes longer. */
-const inTime = async <T>(promise: Promise<T>, ms: number): Promise<T> => {
-  const done = new AbortController();
-  const late = wait(Math.max(0, ms), done.signal).then(() => {
-    throw new MillraceError('MR_KAFKA_UNREACHABLE', 'Kafka: no answer in time.');
-  });
-  late.catch(() => undefined);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    done.abort();
-  }
 };

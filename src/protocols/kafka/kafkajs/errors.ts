@@ -69,7 +69,10 @@ export const kafkaError = (thrown: unknown, address: string, doing: string): Mil
       cause,
       ...(retriable === undefined ? {} : { retriable }),
     });
-  if (name === 'KafkaJSSASLAuthenticationError') return failed('MR_KAFKA_LOGIN', `${message}.`);
+  // While it logs in, kafkajs throws refusals of brokers itself.
+  const refusal = 'code' in cause && typeof cause.code === 'number' ? meanings[cause.code] : undefined;
+  if (name === 'KafkaJSSASLAuthenticationError' || refusal === 'MR_KAFKA_LOGIN')
+    return failed('MR_KAFKA_LOGIN', `${message}.`);
   if (tlsFailed.test(system) || /secure TLS connection|certificate|wrong version number/i.test(message))
     return failed(
       'MR_KAFKA_LOGIN',

@@ -81,7 +81,10 @@ export interface Authentication {
   readonly host: string;
   readonly port: number;
   readonly logger: unknown;
-  readonly saslAuthenticate: unknown;
+  readonly saslAuthenticate: <T>(exchange: {
+    readonly request: { encode(): Promise<Buffer> };
+    readonly response: { decode(answer: Buffer): Promise<T>; parse(decoded: T): Promise<T> };
+  }) => Promise<T>;
 }
 
 type Authenticator = (secrets: object) => (authentication: Authentication) => { authenticate(): Promise<void> };
@@ -122,7 +125,7 @@ export interface Package {
     { version: number; assignment: Record<string, number[]> },
     { assignment: Record<string, number[]> }
   >;
-  readonly authenticators: Readonly<Record<'plain' | 'scram-sha-256' | 'scram-sha-512' | 'oauthbearer', Authenticator>>;
+  readonly authenticators: Readonly<Record<'plain' | 'scram-sha-256' | 'scram-sha-512', Authenticator>>;
 }
 
 const require = createRequire(import.meta.url);
@@ -164,7 +167,6 @@ export const loadKafkajs = (): Package => {
       plain: inside('broker/saslAuthenticator/plain') as Authenticator,
       'scram-sha-256': inside('broker/saslAuthenticator/scram256') as Authenticator,
       'scram-sha-512': inside('broker/saslAuthenticator/scram512') as Authenticator,
-      oauthbearer: inside('broker/saslAuthenticator/oauthBearer') as Authenticator,
     },
   };
 };

@@ -235,11 +235,13 @@ function* batches(records: readonly NewRecord[]): Generator<[number, number]> {
 const sizeOf = ({ key, value, headers }: NewRecord): number => {
   let size = recordOverhead + (key?.length ?? 0) + (value?.length ?? 0);
   for (const name in headers) {
-    const of = headers[name] ?? '';
-    size += name.length + (typeof of === 'string' || Buffer.isBuffer(of) ? of.length : of.join().length) + 8;
+    const values = headers[name];
+    for (const one of Array.isArray(values) ? values : [values]) size += name.length + lengthOf(one) + 8;
   }
   return size;
 };
+
+const lengthOf = (value: unknown): number => (typeof value === 'string' || Buffer.isBuffer(value) ? value.length : 20);
 
 /** kafkajs hands bytes that are no Buffer to the broker as text, and stumbles over headers without a value. */
 const asMessage = ({ key, value, headers, timestamp }: NewRecord) => ({
