@@ -249,7 +249,12 @@ const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster>
           throw new Error(`${(cause as Error).message}\n${node.output()}\n${tail}`);
         });
       },
-      stop: () => ended(node => node.stop(30_000)),
+      stop: () =>
+        ended(async node => {
+          await node.stop(60_000);
+          // Java answers SIGTERM with an exit code.
+          if ((await node.exited) === null) throw new Error(`Kafka node ${id} did not stop in 60 s and was killed.`);
+        }),
       kill: () =>
         ended(node => {
           node.signal('SIGKILL');
