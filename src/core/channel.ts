@@ -27,6 +27,8 @@ export interface Store<T = FlumeEvent> {
   readonly bytes: number;
   /** How many of those events survive {@link close}: they are there when the next one opens. Default 0. */
   readonly kept?: number;
+  /** There may be more, which it does not know of yet: a channel that is to be drained is not empty. Default false. */
+  readonly busy?: boolean;
   /** How far sources had come with what it has confirmed, by key; known when it is open. */
   readonly offsets?: ReadonlyMap<string, string> | undefined;
   /** Its own, shown with the channel's. */
@@ -534,8 +536,8 @@ export class Channel<T = FlumeEvent> {
   #settled(): void {
     if (this.#waiting.length > 0) this.#putWaiting();
     if (!this.#ended || !this.#opened || this.#closing || this.#waiting.length > 0 || this.#pending.puts > 0) return;
-    const { events, kept = 0 } = this.#store;
-    if (events === 0) this.#finish();
+    const { events, kept = 0, busy = false } = this.#store;
+    if (events === 0 && (this.#keeps || !busy)) this.#finish();
     else if (this.#keeps && events === kept) this.#stop();
   }
 

@@ -201,7 +201,8 @@ class ChannelRig<Place> extends Rig {
         'C1',
         `it holds ${bytes} bytes, by its own count ${depth.bytes}; at most ${byteCapacity} fit`,
       );
-    const { kept } = this.world.ledger;
+    // What is being put may be there already.
+    const kept = this.world.ledger.kept + this.book.open.reduce((sum, { items }) => sum + items.length, 0);
     if (kept < 0) this.report.violate('X1', `it opened with ${-kept} events more than it had when it was closed`);
     if (this.book.open.length > 0 && depth.events > 0) this.report.saw('a full channel');
     const torn = this.book.offers.find(
@@ -279,7 +280,8 @@ class ChannelRig<Place> extends Rig {
     for (const { offer } of items) {
       if (offer?.outcome === undefined && offer !== undefined && this.#isOnePut(offer)) visible.add(offer);
     }
-    const owed = this.#held().length + [...visible].reduce((sum, offer) => sum + offer.items.length, 0);
+    const due = [...visible].flatMap(offer => offer.items.filter(({ state }) => state === 'due'));
+    const owed = this.#held().length + due.length;
     const { events } = this.#channel.depth;
     if (visible.size > 0 && owed > events)
       this.report.violate('C2', `events of a put came out while only ${events} of ${owed} were in`);
