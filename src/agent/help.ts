@@ -142,7 +142,9 @@ const example = (kind: Kind, component: ComponentInfo): readonly string[] => {
 const exampleOf = (where: string, { key, info }: Field): readonly string[] => {
   const sample = { port: '44444', path: '/tmp/millrace', boolean: 'true', integer: String(Math.max(1, info.min ?? 1)) };
   const text =
-    info.choices?.[0] ?? (Object.hasOwn(sample, info.kind) ? sample[info.kind as keyof typeof sample] : 'value');
+    info.example ??
+    info.choices?.[0] ??
+    (Object.hasOwn(sample, info.kind) ? sample[info.kind as keyof typeof sample] : 'value');
   if (info.kind !== 'map') return [`${where}.${key} = ${text}`];
   const entry = `${where}.${key.replace(/\*$/, 'x')} = ${text}`;
   return info.listedIn === undefined ? [entry] : [`${where}.${info.listedIn} = x`, entry];

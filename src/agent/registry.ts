@@ -38,6 +38,7 @@ export const builtIn: Registry = {
   source: {
     exec: () => import('../sources/exec.ts').then(m => m.execSource),
     http: () => import('../sources/http.ts').then(m => m.httpSource),
+    kafka: () => import('../sources/kafka.ts').then(m => m.kafkaSource),
     netcat: () => import('../sources/netcat.ts').then(m => m.netcatSource),
     seq: () => import('../sources/seq.ts').then(m => m.seqSource),
     spooldir: () => import('../sources/spooldir.ts').then(m => m.spooldirSource),
@@ -45,11 +46,13 @@ export const builtIn: Registry = {
   },
   channel: {
     file: () => import('../operators/channels/file.ts').then(m => m.fileChannel),
+    kafka: () => import('../operators/channels/kafka.ts').then(m => m.kafkaChannel),
     memory: () => import('../operators/channels/memory.ts').then(m => m.memoryChannel),
     spillablememory: () => import('../operators/channels/spillablememory.ts').then(m => m.spillableChannel),
   },
   sink: {
     file_roll: () => import('../sinks/file-roll.ts').then(m => m.fileRollSink),
+    kafka: () => import('../sinks/kafka.ts').then(m => m.kafkaSink),
     logger: () => import('../sinks/logger.ts').then(m => m.loggerSink),
     null: () => import('../sinks/null.ts').then(m => m.nullSink),
   },
@@ -64,7 +67,7 @@ const prefixed = (prefix: string, aliases: Names, classes: readonly string[] = [
     ...classes.map(name => [prefix + name, prefix + name] as const),
   ]);
 
-/** Everything that Flume 1.11 knows by name. */
+/** Everything that Flume 1.11 knows by name. The alias `kafka` is ours: Flume has class names only. */
 export const flumeNames = {
   source: prefixed(
     'org.apache.flume.',
@@ -73,6 +76,7 @@ export const flumeNames = {
       exec: 'source.ExecSource',
       http: 'source.http.HTTPSource',
       jms: 'source.jms.JMSSource',
+      kafka: 'source.kafka.KafkaSource',
       multiport_syslogtcp: 'source.MultiportSyslogTCPSource',
       netcat: 'source.NetcatSource',
       netcatudp: 'source.NetcatUdpSource',
@@ -87,7 +91,6 @@ export const flumeNames = {
       'agent.embedded.EmbeddedSource',
       'source.StressSource',
       'source.avroLegacy.AvroLegacySource',
-      'source.kafka.KafkaSource',
       'source.scribe.ScribeSource',
       'source.thriftLegacy.ThriftLegacySource',
       'source.twitter.TwitterSource',
@@ -98,10 +101,11 @@ export const flumeNames = {
     {
       file: 'file.FileChannel',
       jdbc: 'jdbc.JdbcChannel',
+      kafka: 'kafka.KafkaChannel',
       memory: 'MemoryChannel',
       spillablememory: 'SpillableMemoryChannel',
     },
-    ['PseudoTxnMemoryChannel', 'kafka.KafkaChannel'],
+    ['PseudoTxnMemoryChannel'],
   ),
   sink: prefixed(
     'org.apache.flume.sink.',
@@ -116,12 +120,13 @@ export const flumeNames = {
       hive: 'hive.HiveSink',
       http: 'http.HttpSink',
       irc: 'irc.IRCSink',
+      kafka: 'kafka.KafkaSink',
       logger: 'LoggerSink',
       morphline_solr: 'solr.morphline.MorphlineSolrSink',
       null: 'NullSink',
       thrift: 'ThriftSink',
     },
-    ['kafka.KafkaSink', 'kite.DatasetSink', 'kudu.KuduSink'],
+    ['kite.DatasetSink', 'kudu.KuduSink'],
   ),
   'channel selector': prefixed('org.apache.flume.channel.', {
     load_balancing: 'LoadBalancingChannelSelector',

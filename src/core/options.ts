@@ -36,6 +36,8 @@ export interface FieldInfo {
   readonly listedIn?: string;
   /** The names that a map takes, if it does not take any. */
   readonly entries?: readonly MapEntry[];
+  /** For reference pages, where the kind alone gives no idea. */
+  readonly example?: string;
   readonly default?: unknown;
   /** The default in an agent, where Flume's own differs from the library's. */
   readonly agentDefault?: unknown;

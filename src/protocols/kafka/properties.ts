@@ -387,6 +387,7 @@ export const connectionFields = {
   bootstrapServers: list('Some of the brokers, as `host:port`. The others are found through them.', {
     flume: 'kafka.bootstrap.servers',
     formerly: 'brokerList',
+    example: 'localhost:9092',
   }),
   tls: code<Tls>()(
     'TLS, instead of the `ssl.*` properties: `ca`, `cert` and `key` in PEM, or `pfx`; `{}` for TLS with the CAs that Node.js knows.',
