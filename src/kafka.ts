@@ -21,4 +21,7 @@ export type {
   Tls,
   TopicPartition,
 } from './protocols/kafka/client.ts';
+export { kafkaChannel, type KafkaChannelOptions } from './operators/channels/kafka.ts';
+export { kafkaSource, type KafkaSourceOptions } from './sources/kafka.ts';
 export { kafkaSink, type KafkaSinkOptions } from './sinks/kafka.ts';
+export { kafkajs } from './protocols/kafka/kafkajs.ts';

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../../core/errors.ts';
 import type { ConnectionSettings } from '../client.ts';
@@ -77,12 +78,14 @@ export class Node {
   readonly address: string;
   readonly #kafkajs: Package;
   readonly #broker: Broker;
+  readonly #whenLost: () => void;
   #dropped = false;
 
-  constructor(kafkajs: Package, address: string, broker: Broker) {
+  constructor(kafkajs: Package, address: string, broker: Broker, whenLost: () => void) {
     this.#kafkajs = kafkajs;
     this.address = address;
     this.#broker = broker;
+    this.#whenLost = whenLost;
   }
 
   /** False when it has to be connected anew. */
@@ -120,7 +123,10 @@ export class Node {
       return answer as Answer;
     } catch (thrown) {
       const error = kafkaError(thrown, this.address, `asked for ${api}`);
-      if (error.code === 'MR_KAFKA_UNREACHABLE' || error.code === 'MR_KAFKA_LOGIN') this.drop();
+      if (error.code === 'MR_KAFKA_UNREACHABLE' || error.code === 'MR_KAFKA_LOGIN') {
+        this.drop();
+        this.#whenLost();
+      }
       throw error;
     }
   }
@@ -164,6 +170,7 @@ export class Cluster {
     this.kafkajs = kafkajs;
     this.#settings = settings;
     const { log, connectionTimeout = 10_000, clientId = 'millrace' } = settings;
+    setMaxListeners(0, this.#closed.signal);
     // To connect, and to log in.
     this.#connectTimeout = 2 * connectionTimeout;
     const warning = 2;
@@ -221,7 +228,7 @@ export class Cluster {
     const { host, port } = hostAndPort(address);
     const connectionPool = curedOfIdleTimer(new this.kafkajs.ConnectionPool({ ...this.#shared, host, port }));
     const broker = new this.kafkajs.Broker({ ...this.#shared, connectionPool });
-    const node = new Node(this.kafkajs, address, broker);
+    const node = new Node(this.kafkajs, address, broker, () => this.#suspects.add(address));
     for (const old of this.#live) if (!old.usable && old.address === address) this.#live.delete(old);
     this.#live.add(node);
     const connecting = this.orClosed(node.connect(this.#connectTimeout));
@@ -286,12 +293,7 @@ export class Cluster {
     // An empty list means all of them to kafkajs.
     if (topics?.length === 0) return [];
     const node = await this.any();
-    const answer = await node
-      .ask<MetadataAnswer>('Metadata', { topics: topics ?? [], allowAutoTopicCreation: true })
-      .catch((thrown: unknown) => {
-        this.#suspects.add(node.address);
-        throw thrown;
-      });
+    const answer = await node.ask<MetadataAnswer>('Metadata', { topics: topics ?? [], allowAutoTopicCreation: true });
     this.#addresses = new Map(answer.brokers.map(({ nodeId, host, port }) => [nodeId, `${host}:${port}`]));
     const found = answer.topicMetadata.map(({ topic, topicErrorCode, partitionMetadata }) => {
       const leaders = new Map(partitionMetadata.map(({ partitionId, leader }) => [partitionId, leader]));

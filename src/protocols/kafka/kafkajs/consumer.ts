@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { setMaxListeners } from 'node:events';
 import { MillraceError } from '../../../core/errors.ts';
 import type {
   Assigned,
@@ -130,6 +131,7 @@ export class Consumer implements KafkaConsumer {
     this.#troubles = new Troubles(listener);
     this.#decodeFetch = decodeFetch(cluster.kafkajs);
     this.#options = withDefaults(options);
+    setMaxListeners(0, this.#closing.signal);
     this.#running = this.#run();
   }
 
@@ -368,14 +370,17 @@ export class Consumer implements KafkaConsumer {
     this.#membership = membership;
     if (this.#isClosing()) membership.end('rebalance');
     const over = new AbortController();
-    const beating = this.#beat(membership, over.signal);
-    const watching = this.#watchTopics(membership, over.signal);
-    const beginning = this.#begin(membership, partitions, over.signal);
-    const why = await membership.ended;
-    await this.#giveUp(why === 'lost');
-    over.abort();
-    await Promise.all([beating, watching, beginning]);
-    this.#membership = undefined;
+    // Nobody waits for these: a broker may keep them waiting for long. They see for themselves that it is over.
+    void this.#beat(membership, over.signal);
+    void this.#watchTopics(membership, over.signal);
+    void this.#begin(membership, partitions, over.signal);
+    try {
+      const why = await membership.ended;
+      await this.#giveUp(why === 'lost');
+    } finally {
+      over.abort();
+      this.#membership = undefined;
+    }
   }
 
   async #giveUp(lost: boolean): Promise<void> {
@@ -389,12 +394,12 @@ export class Consumer implements KafkaConsumer {
     if (partitions.length > 0) {
       // Later than that the group goes on without us.
       const late = new AbortController();
-      const committed = Promise.resolve(
+      const told = async () =>
         this.#listener.revoked(
           partitions.map(({ at }) => at),
           lost,
-        ),
-      ).catch(() => undefined);
+        );
+      const committed = told().catch(() => undefined);
       const most = this.#isClosing() ? lastCommitTimeout : this.#options.rebalanceTimeout / 2;
       await Promise.race([committed, wait(most, late.signal)]);
       late.abort();
@@ -610,7 +615,13 @@ export class Consumer implements KafkaConsumer {
     const wanted = new Map<number, Partition[]>();
     const besidePaused = new Set<number>();
     for (const of of [...this.#owned.values()]) {
-      if (!of.paused && of.held !== undefined) this.#hand(of, of.held);
+      if (!of.paused && of.held !== undefined) {
+        try {
+          this.#hand(of, of.held);
+        } catch (thrown) {
+          void this.#retry(of, kafkaError(thrown, 'none', 'handing over'));
+        }
+      }
       if (of.fetching) continue;
       const leader = this.#cluster.leader(of.topic, of.partition);
       if (of.paused) besidePaused.add(leader ?? -1);
@@ -628,7 +639,13 @@ export class Consumer implements KafkaConsumer {
 
   #hand(of: Partition, records: readonly ReadRecord[]): void {
     of.held = undefined;
-    this.#listener.records(of.at, records);
+    try {
+      this.#listener.records(of.at, records);
+    } catch (thrown) {
+      // They were not taken, so they come again.
+      moveTo(of, records[0]?.offset ?? of.next);
+      throw thrown;
+    }
   }
 
   async #fetch(leader: number, partitions: readonly Partition[], maxWaitTime: number): Promise<void> {
