@@ -49,9 +49,13 @@ const commonKeys: Readonly<Record<Kind, readonly string[]>> = {
 
 /** Keys of Flume that have nothing to act on here. */
 const idleKeys: Readonly<Record<string, string>> = {
+  batchDurationMillis: 'a batch leaves as soon as it can, and does not wait to become full',
   bufferMaxLines: 'nothing is buffered by lines',
   backoffSleepIncrement: 'sources here wait for data instead of polling for it',
   cachePatternMatching: 'directories are watched here, and not listed for each batch',
+  migrateZookeeperOffsets: 'offsets that Kafka 0.8 kept in ZooKeeper are not read; run Flume 1.11 once to move them',
+  zookeeperConnect: 'offsets that Kafka 0.8 kept in ZooKeeper are not read; run Flume 1.11 once to move them',
+  'kafka.pollTimeout': 'records come as soon as there are any',
   maxBackoffSleep: 'sources here wait for data instead of polling for it',
   'keystore-type': 'the key store itself shows what it is',
 };

@@ -7,7 +7,7 @@
 import { Observable, Subscriber, type OperatorFunction } from 'rxjs';
 import type { z } from 'zod';
 import { backoffDelay, type Backoff, type Timer } from './clock.ts';
-import { describe, type ComponentInfo, type Identity } from './component.ts';
+import { describe, type ComponentInfo, type Given, type Identity } from './component.ts';
 import { Deque } from './deque.ts';
 import type { Delivery } from './delivery.ts';
 import { isPermanent, MillraceError, toError } from './errors.ts';
@@ -745,8 +745,8 @@ export const defineChannel = <S extends z.ZodObject>(
 
 /** A channel component that holds events only, whatever else flows elsewhere. */
 export type EventChannel<S extends z.ZodObject> = ComponentInfo<S> & {
-  (given?: z.input<S> & OutputOptions, identity?: Identity): OperatorFunction<Delivery, Delivery>;
-  create(given?: z.input<S>, identity?: Identity, more?: Pick<ChannelOptions, 'reopen'>): Channel;
+  (...given: Given<z.input<S> & OutputOptions>): OperatorFunction<Delivery, Delivery>;
+  create(...given: Given<z.input<S>, [more?: Pick<ChannelOptions, 'reopen'>]>): Channel;
 };
 
 /** A channel as an operator: one input, one output, opened by subscribing. What `makeStore` returns is used once. */

@@ -38,8 +38,10 @@ export const describe = <S extends z.ZodObject, F extends object>(
 ): F & ComponentInfo<S> => Object.assign(make, info);
 
 /** Options may be left out when none is required. */
-type Given<Options> =
-  Partial<Options> extends Options ? [options?: Options, identity?: Identity] : [options: Options, identity?: Identity];
+export type Given<Options, More extends unknown[] = []> =
+  Partial<Options> extends Options
+    ? [options?: Options, identity?: Identity, ...More]
+    : [options: Options, identity?: Identity, ...More];
 
 /** What every source can be told in code besides its own options. */
 export interface SourceTuning {

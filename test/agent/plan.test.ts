@@ -344,8 +344,8 @@ describe('one thing is wrong', () => {
     expect(await detail(agent('a1.channels.c1.transactionCapacity = 10', 'a1.sinks.k1.batchSize = 11'))).toMatchObject({
       expected: 'at most 10, the transactionCapacity of c1 (line 10)',
     });
-    expect(await detail(agent('a1.sources.r1.type = kafka'))).toMatchObject({
-      suggestion: 'org.apache.flume.source.kafka.KafkaSource',
+    expect(await detail(agent('a1.sources.r1.type = stress'))).toMatchObject({
+      suggestion: 'org.apache.flume.source.StressSource',
     });
     expect(await detail(agent('a1.sinks.k1.type', 'a1.sinks.k1.tpye = null'))).toMatchObject({ suggestion: 'type' });
     expect(await detail(agent('a1.sinks = k1 k.2'))).toMatchObject({ advice: 'A name cannot have a dot in it.' });

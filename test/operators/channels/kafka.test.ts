@@ -1,12 +1,11 @@
 import { describe, test } from 'vitest';
-import type { FlumeEvent } from '../../../src/core/event.ts';
 import { currentScope } from '../../../src/core/scope.ts';
 import { kafkaChannel } from '../../../src/operators/channels/kafka.ts';
 import { channelLaws, memoryKafka, type ChannelSpec, type MemoryKafka } from '../../../src/testing/index.ts';
 
 const broker = 'memory:1';
 
-const spec: ChannelSpec<MemoryKafka[]> = {
+const spec: ChannelSpec<(MemoryKafka | undefined)[]> = {
   name: 'kafkaChannel',
   durable: true,
   limits: { capacity: Number.MAX_SAFE_INTEGER, byteCapacity: Number.MAX_SAFE_INTEGER },
@@ -14,7 +13,7 @@ const spec: ChannelSpec<MemoryKafka[]> = {
   make: ({ transactionCapacity }, place) => {
     const { clock, random } = currentScope();
     const cluster = (place[0] ??= memoryKafka({ clock, random, topics: { 'flume-channel': 1 } }));
-    const channel = kafkaChannel.create<FlumeEvent>({
+    const channel = kafkaChannel.create({
       bootstrapServers: [broker],
       connect: cluster.connect,
       transactionCapacity,
