@@ -117,7 +117,7 @@ export class Scope implements Context {
     return found;
   }
 
-  /** A channel that is to be told of a stop; the result takes it out again. */
+  /** Whoever holds something is told of a stop; the result takes it out again. */
   whenStopping(act: () => void): () => void {
     this.#stops.add(act);
     return () => this.#stops.delete(act);

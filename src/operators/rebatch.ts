@@ -26,7 +26,7 @@ export interface RebatchOptions {
  * Joins small deliveries and cuts large ones, in order; each is acked when all batches that hold some of it are.
  *
  * **emits** a batch that is full, or `maxDelay` after its first event came, or at once when its source may have no more
- * unsettled · **pauses** by not settling ·
+ * unsettled, or when its flow is being stopped · **pauses** by not settling ·
  * **completes** after its source, having emitted what it holds · **errors** with its source.
  * Keeps order; a nack or reject concerns the failed events only. Unsubscribed, it nacks what it holds. Behind `merge` or
  * `keyed`, a batch may hold events of several emitters: after a nack of one, it may bring that one's later events too early.
@@ -39,7 +39,8 @@ export const rebatch =
   }: RebatchOptions): OperatorFunction<Delivery<T>, Delivery<T>> =>
   source =>
     new Observable(subscriber => {
-      const { clock } = currentScope();
+      const scope = currentScope();
+      const { clock } = scope;
       const down = new InTurn(subscriber);
       let held: Delivery<T>[] = [];
       let events = 0;
@@ -71,7 +72,7 @@ export const rebatch =
         events += delivery.length;
         bytes += size;
         if (events >= maxEvents || bytes >= maxBytes) flush();
-        else timer ??= clock.after(maxDelay, flush);
+        else timer ??= clock.after(scope.stopping ? 0 : maxDelay, flush);
       };
 
       /** True when no more can come: the emitter's credit is used up, and all of it is held here. */
@@ -99,6 +100,7 @@ export const rebatch =
         return pieces;
       };
 
+      const forget = scope.whenStopping(flush);
       const upstream = source.subscribe({
         next: delivery => {
           const pieces = cut(delivery.batch);
@@ -115,6 +117,7 @@ export const rebatch =
         },
       });
       return () => {
+        forget();
         upstream.unsubscribe();
         for (const delivery of takeHeld()) delivery.nack(unsubscribed());
       };

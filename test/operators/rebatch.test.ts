@@ -44,6 +44,19 @@ describe('rebatch', () => {
     await clock.settle(flow.stop());
   });
 
+  test('A10: a stop does not wait for maxDelay, what is held leaves at once', async () => {
+    const sink = recordingSink();
+    const { clock, flow } = flowOf([...emit('ab', 'c'), 'idle'], sink, {
+      stage: rebatch({ maxEvents: 10, maxDelay: 60_000 }),
+    });
+    await clock.flush();
+    expect(texts(sink.received)).toEqual([]);
+    const began = clock.now();
+    await clock.settle(flow.stop());
+    expect(texts(sink.received)).toEqual(['abc']);
+    expect(clock.now() - began).toBeLessThan(1000);
+  });
+
   test('bounds bytes, and lets a larger event go alone', async () => {
     const sink = recordingSink();
     const script = [{ emit: events('abc') }, { emit: [...events('d'), ...events('e')] }];
