@@ -8,9 +8,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type * as Package from '@platformatic/kafka';
 import { MillraceError, toError } from '../../../core/errors.ts';
 import type { ConnectionSettings, TopicPartition } from '../client.ts';
-import { Refused } from '../kafkajs/errors.ts';
+import { code, Refused } from '../kafkajs/errors.ts';
 
 export type Wire = typeof Package;
+
+/** The coordinator has moved or is not ready. */
+export const elsewhere: ReadonlySet<number> = new Set([
+  code.COORDINATOR_LOAD_IN_PROGRESS,
+  code.COORDINATOR_NOT_AVAILABLE,
+  code.NOT_COORDINATOR,
+]);
+/** The wait in between in ms. */
+const coordinatorAttempts = 20;
+const coordinatorWait = 100;
 
 /** Waits, but not longer than until it is closed. */
 export const wait = (ms: number, closed: AbortSignal): Promise<void> =>
@@ -46,15 +56,15 @@ const tlsFailed = /^(?:ERR_TLS|ERR_SSL|ERR_OSSL|EPROTO|CERT_|DEPTH_ZERO|SELF_SIG
 const errorOf = (thrown: unknown, where: string): MillraceError => {
   if (thrown instanceof MillraceError) return thrown;
   const all = unwrapped(thrown);
-  const is = (code: string | RegExp) => all.some(one => one.code !== undefined && one.code.match(code) !== null);
-  const code =
+  const is = (kind: string | RegExp) => all.some(one => one.code !== undefined && one.code.match(kind) !== null);
+  const meaning =
     is('PLT_KFK_AUTHENTICATION') || is(tlsFailed) || all.some(({ message }) => /TLS|wrong version number/.test(message))
       ? 'MR_KAFKA_LOGIN'
       : is('PLT_KFK_NETWORK') || is('PLT_KFK_TIMEOUT')
         ? 'MR_KAFKA_UNREACHABLE'
         : 'MR_KAFKA';
   const why = [...new Set(all.map(({ message }) => message.replace(/\.$/, '')))].join(': ');
-  return new MillraceError(code, `Kafka, ${where}: ${why}.`, { cause: toError(thrown) });
+  return new MillraceError(meaning, `Kafka, ${where}: ${why}.`, { cause: toError(thrown) });
 };
 
 export interface Address {
@@ -270,6 +280,21 @@ export class Cluster {
       'MR_KAFKA_UNKNOWN_TOPIC',
       `Kafka: topic ${topic} has ${leaders.length} partitions, so there is no partition ${partition}.`,
     );
+  }
+
+  /** Who looks after a group. A broker that has just started needs a moment to know. */
+  async coordinator(groupId: string): Promise<Address> {
+    const { findCoordinatorV4 } = this.wire;
+    const what = `looking for the coordinator of group ${groupId}`;
+    for (let attempt = 1; ; attempt++) {
+      const { coordinators } = await this.any(what, findCoordinatorV4.api, 0, [groupId]);
+      const [coordinator] = coordinators;
+      if (coordinator?.errorCode === 0) return coordinator;
+      const refusal = coordinator?.errorCode ?? code.COORDINATOR_NOT_AVAILABLE;
+      if (!elsewhere.has(refusal) || attempt === coordinatorAttempts || this.closed.aborted)
+        throw this.refused(refusal, what);
+      await wait(coordinatorWait, this.closed);
+    }
   }
 
   /** Leaders may have changed. */

@@ -21,7 +21,7 @@ import type {
 import { assignors } from '../kafkajs/assignors.ts';
 import { code, Refused } from '../kafkajs/errors.ts';
 import { Troubles } from '../kafkajs/troubles.ts';
-import { byTopic, Cluster, Connections, nameOf, wait, type Address, type Wire } from './cluster.ts';
+import { byTopic, Cluster, Connections, elsewhere, nameOf, wait, type Address, type Wire } from './cluster.ts';
 
 /** The wait before something that failed is tried again, in ms. */
 const again = 500;
@@ -52,7 +52,7 @@ const aborted = async (signal: AbortSignal): Promise<undefined> => {
 /** From a join to the next. */
 interface Membership {
   readonly generation: number;
-  readonly coordinator: Address;
+  coordinator: Address;
   /** Topics that were there, and how many partitions they had. */
   readonly known: string;
   readonly isLeader: boolean;
@@ -77,6 +77,8 @@ export class Member implements KafkaConsumer {
   readonly #running: Promise<void>;
   /** Brokers that are asked for records. */
   readonly #asked = new Set<number>();
+  /** Brokers that did not answer. */
+  readonly #failing = new Set<number>();
   #id = '';
   #membership: Membership | undefined;
   /** Partitions are being given up: nothing is told of them any more. */
@@ -153,7 +155,9 @@ export class Member implements KafkaConsumer {
     const refusal = answer.topics.flatMap(({ partitions }) => partitions).find(({ errorCode }) => errorCode !== 0);
     if (refusal === undefined) return;
     this.#judge(membership, refusal.errorCode);
-    throw this.#cluster.refused(refusal.errorCode, what);
+    const refused = this.#cluster.refused(refusal.errorCode, what);
+    await this.#findCoordinator(membership, refused);
+    throw refused;
   }
 
   close(): Promise<void> {
@@ -228,17 +232,14 @@ export class Member implements KafkaConsumer {
 
   async #join(): Promise<[Membership, readonly TopicPartition[]]> {
     const { groupId, sessionTimeout, rebalanceTimeout } = this.#options;
-    const { findCoordinatorV4, joinGroupV9, syncGroupV5 } = this.#cluster.wire;
+    const { joinGroupV9, syncGroupV5 } = this.#cluster.wire;
     let topics = await this.#topics();
     while (topics.length === 0 && !this.#isClosing()) {
       await wait(this.#topicAge(true), this.#closing.signal);
       topics = await this.#topics();
     }
     const what = `joining group ${groupId}`;
-    const found = await this.#cluster.any(what, findCoordinatorV4.api, 0, [groupId]);
-    const [coordinator] = found.coordinators;
-    if (coordinator === undefined || coordinator.errorCode !== 0)
-      throw this.#cluster.refused(coordinator?.errorCode ?? code.COORDINATOR_NOT_AVAILABLE, what);
+    const coordinator = await this.#cluster.coordinator(groupId);
     const ask = () =>
       this.#joins.ask(
         coordinator,
@@ -307,33 +308,53 @@ export class Member implements KafkaConsumer {
   async #beat(membership: Membership): Promise<void> {
     const { groupId, heartbeatInterval, sessionTimeout } = this.#options;
     const { heartbeatV4 } = this.#cluster.wire;
-    const { coordinator, generation, gone } = membership;
+    const { generation, gone } = membership;
     let heard = Date.now();
+    let pause = heartbeatInterval;
     // Until the partitions are given up, also while that takes its time.
     for (;;) {
-      await wait(heartbeatInterval, gone.signal);
+      await wait(pause, gone.signal);
       if (gone.signal.aborted) return;
       try {
         const what = `heartbeat of group ${groupId}`;
-        const answer = await this.#cluster.ask(coordinator, what, heartbeatV4.api, groupId, generation, this.#id, null);
+        const answer = await this.#cluster.ask(
+          membership.coordinator,
+          what,
+          heartbeatV4.api,
+          groupId,
+          generation,
+          this.#id,
+          null,
+        );
         if (isAborted(gone.signal)) return;
+        if (answer.errorCode !== 0) {
+          this.#judge(membership, answer.errorCode);
+          throw this.#cluster.refused(answer.errorCode, what);
+        }
         heard = Date.now();
-        if (answer.errorCode === 0) this.#troubles.over('coordinator');
-        else this.#judge(membership, answer.errorCode);
+        pause = heartbeatInterval;
+        this.#troubles.over('coordinator');
       } catch (thrown) {
         if (isAborted(gone.signal)) return;
         this.#wrong('coordinator', thrown);
         if (heard + sessionTimeout < Date.now()) this.#end(membership, 'lost');
+        else await this.#findCoordinator(membership, thrown);
+        pause = Math.min(again, heartbeatInterval);
       }
     }
   }
 
+  /** It may have moved: what fails the next time is told then. */
+  async #findCoordinator(membership: Membership, after: unknown): Promise<void> {
+    if (after instanceof Refused && !elsewhere.has(after.broker)) return;
+    membership.coordinator = await this.#cluster.coordinator(this.#options.groupId).catch(() => membership.coordinator);
+  }
+
   /** What a refusal says of the membership. */
   #judge(membership: Membership, errorCode: number): void {
-    if (errorCode === code.UNKNOWN_MEMBER_ID || errorCode === code.ILLEGAL_GENERATION) {
-      if (errorCode === code.UNKNOWN_MEMBER_ID) this.#id = '';
-      this.#end(membership, 'lost');
-    } else this.#end(membership, 'rebalance');
+    if (errorCode === code.UNKNOWN_MEMBER_ID) this.#id = '';
+    if (errorCode === code.REBALANCE_IN_PROGRESS) this.#end(membership, 'rebalance');
+    if (errorCode === code.UNKNOWN_MEMBER_ID || errorCode === code.ILLEGAL_GENERATION) this.#end(membership, 'lost');
   }
 
   #end(membership: Membership, why: 'rebalance' | 'lost'): void {
@@ -375,6 +396,7 @@ export class Member implements KafkaConsumer {
     const partitions = [...this.#own.values()].map(({ topic, partition }) => ({ topic, partition }));
     this.#quiet = true;
     for (const of of partitions) this.#troubles.over(nameOf(of));
+    for (const leader of this.#failing) this.#answers(leader);
     if (lost) this.#own.clear();
     if (partitions.length > 0) {
       const told = Promise.resolve(this.#listener.revoked(partitions, lost)).catch(() => undefined);
@@ -390,13 +412,11 @@ export class Member implements KafkaConsumer {
 
   async #leave(): Promise<void> {
     const { groupId } = this.#options;
-    const { findCoordinatorV4, leaveGroupV5 } = this.#cluster.wire;
+    const { leaveGroupV5 } = this.#cluster.wire;
     if (this.#id === '') return;
     const leaving = async () => {
-      const { coordinators } = await this.#cluster.any('leaving', findCoordinatorV4.api, 0, [groupId]);
-      const [coordinator] = coordinators;
-      if (coordinator?.errorCode === 0)
-        await this.#cluster.ask(coordinator, 'leaving', leaveGroupV5.api, groupId, [{ memberId: this.#id }]);
+      const coordinator = await this.#cluster.coordinator(groupId);
+      await this.#cluster.ask(coordinator, 'leaving', leaveGroupV5.api, groupId, [{ memberId: this.#id }]);
     };
     const late = new AbortController();
     await Promise.race([leaving().catch(() => undefined), wait(lastCommits, late.signal)]);
@@ -457,8 +477,12 @@ export class Member implements KafkaConsumer {
   /** Asks every broker that leads something of ours, one question at a time each. */
   #read(): void {
     const nobody = -1;
-    const leaders = this.#active().map(({ topic, partition }) => this.#cluster.topic(topic).leaders[partition]);
-    for (const leader of new Set(leaders.map(id => id ?? nobody))) {
+    const leaders = new Set(
+      this.#active().map(({ topic, partition }) => this.#cluster.topic(topic).leaders[partition] ?? nobody),
+    );
+    // Who leads nothing any more need not answer.
+    if (!leaders.has(nobody)) for (const id of this.#failing) if (!leaders.has(id)) this.#answers(id);
+    for (const leader of leaders) {
       if (this.#asked.has(leader)) continue;
       this.#asked.add(leader);
       const asking = leader === nobody ? this.#findLeaders() : this.#ask(leader);
@@ -467,6 +491,11 @@ export class Member implements KafkaConsumer {
         this.#read();
       });
     }
+  }
+
+  #answers(leader: number): void {
+    this.#failing.delete(leader);
+    this.#troubles.over(`broker ${leader}`);
   }
 
   #active(): Reading[] {
@@ -523,7 +552,7 @@ export class Member implements KafkaConsumer {
         '',
       );
       if (answer.errorCode !== 0) throw this.#cluster.refused(answer.errorCode, what);
-      this.#troubles.over('fetching');
+      this.#answers(leader);
       for (const { topicId: topic, partitions } of answer.responses)
         for (const { partitionIndex: partition, errorCode, records = [], abortedTransactions } of partitions) {
           const name = nameOf({ topic, partition });
@@ -555,7 +584,10 @@ export class Member implements KafkaConsumer {
         }
     } catch (thrown) {
       if (this.#isClosing()) return;
-      if (led.some(of => this.#own.has(nameOf(of)))) this.#wrong('fetching', thrown);
+      if (led.some(of => this.#own.has(nameOf(of)))) {
+        this.#failing.add(leader);
+        this.#wrong(`broker ${leader}`, thrown);
+      }
       for (const { topic } of led) this.#cluster.forget(topic);
       await wait(again, this.#closing.signal);
     }

@@ -7,7 +7,7 @@
 import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
 import type { KafkaProducer, NewRecord, ProducerOptions, RecordHeaders, TopicPartition } from '../client.ts';
 import { code } from '../kafkajs/errors.ts';
-import { nameOf, wait, type Cluster } from './cluster.ts';
+import { elsewhere, nameOf, wait, type Cluster } from './cluster.ts';
 
 /** A partition as the broker knows this producer there. */
 interface Lane {
@@ -21,11 +21,6 @@ interface Lane {
 const lastEpoch = 32_767;
 /** In ms. */
 const again = 100;
-const elsewhere: ReadonlySet<number> = new Set([
-  code.COORDINATOR_LOAD_IN_PROGRESS,
-  code.COORDINATOR_NOT_AVAILABLE,
-  code.NOT_COORDINATOR,
-]);
 /** The broker has forgotten us, or knows more or less than we do. */
 const sequenceLost: ReadonlySet<number> = new Set([
   code.OUT_OF_ORDER_SEQUENCE_NUMBER,
