@@ -596,6 +596,40 @@ describe('two components want the same', () => {
     expect(await problemsOf(agent(...http, 'a1.sources.r1.bind = 127.0.0.1'))).toEqual([]);
   });
 
+  test('keys that a map takes are known by name', async () => {
+    const file = join(await folder, 'kafka.conf');
+    const kafka = ['type = kafka', 'brokerList = b:9092', 'requiredAcks = -1'].map(key => `a1.sinks.k1.${key}`);
+    const properties = [
+      'linger.ms = 5',
+      'liger.ms = 5',
+      'request.timeout.ms = soon',
+      'sasl.jaas.config = hunter2',
+      'ssl.keystore.key = hunter2',
+    ].map(key => `a1.sinks.k1.kafka.producer.${key}`);
+    await writeFile(file, agent(...kafka, ...properties));
+    const found = await check({ files: [file], agent: 'a1', registry: builtIn, lookups: { env: {}, system: {} } });
+    const printed = printProblems(found.problems);
+    for (const message of [
+      'warning: a1.sinks.k1.kafka.producer.linger.ms has no effect: ',
+      'a1.sinks.k1.kafka.producer.liger.ms: a producer has no such property; did you mean linger.ms?',
+      'a1.sinks.k1.kafka.producer.request.timeout.ms: expected a whole number of at least 1, found "soon"',
+      'a1.sinks.k1.kafka.producer.sasl.jaas.config: the login module',
+      'a1.sinks.k1.kafka.producer.ssl.keystore.key: it needs ssl.keystore.certificate.chain',
+    ])
+      expect(printed).toContain(message);
+    expect(printed).not.toContain('hunter2');
+    await writeFile(file, agent(...kafka));
+    const { plan } = await check({ files: [file], agent: 'a1', registry: builtIn, lookups: { env: {}, system: {} } });
+    expect(plan?.sinks[0]?.options).toMatchObject({
+      bootstrapServers: ['b:9092'],
+      acks: 'all',
+      topic: 'default-flume-topic',
+    });
+    await writeFile(file, agent(...kafka.slice(0, 2)));
+    const flume = await check({ files: [file], agent: 'a1', registry: builtIn, lookups: { env: {}, system: {} } });
+    expect(flume.plan?.sinks[0]?.options['acks']).toBe('1');
+  });
+
   test('an older key still counts', async () => {
     const keys = ['type = http', 'bind = 127.0.0.1', 'enableSSL = true', 'keystore-type = JKS'];
     const http = keys.map(key => `a1.sources.r1.${key}`);

@@ -144,6 +144,7 @@ describe('secrets', () => {
     'db.pwd',
     'apiKey',
     'sasl.jaas.config',
+    'kafka.producer.ssl.keystore.key',
     'x.accessTokenSecret',
   ])('%s looks like one', key => {
     expect(looksSecret(key)).toBe(true);
