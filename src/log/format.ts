@@ -35,6 +35,9 @@
  * when the one before is safe. So a bad frame with a later group behind it was damaged, and its events are missing; a bad
  * frame in the last group is what a crash in the middle of a write leaves, and nobody was told that it is safe.
  *
+ * Beside them each directory has a note of all directories of the log, see directories.ts, and one of them the checkpoint, see
+ * register.ts and recovery.ts.
+ *
  * @module
  */
 import { crc32 } from 'node:zlib';

@@ -188,7 +188,8 @@ const survey = async (disk: Disk, directories: LogDirectories, codec: Codec): Pr
       const first = firstOf(name);
       if (first !== undefined && dataDirs.includes(directory)) files.push(await look(disk, directory, path, first));
       else if (isSpare(name)) spares.push(path);
-      else if (/^(\d{20}\.seg|acked\.checkpoint)\.(torn|damaged|repaired)/.test(name)) aside.push(path);
+      else if (/^(\d{20}\.seg|acked\.checkpoint|directories\.json)\.(torn|damaged|repaired)/.test(name))
+        aside.push(path);
     }
   }
   const checkpoint = await readCheckpoint(disk, checkpointDir);

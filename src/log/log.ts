@@ -16,6 +16,7 @@ import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch, LogLife } from '../core/event.ts';
 import type { Acked, Mark, Range } from './acked.ts';
 import { Codec, type SegmentCodec } from './codec.ts';
+import { Directories } from './directories.ts';
 import {
   encodeFrameHeader,
   encodeSegmentHeader,
@@ -196,6 +197,7 @@ export class EventLog {
     const checkpoint = await Register.open(disk, path, () => (opened.log as EventLog).#checkpointValue());
     try {
       const value = checkpoint.found === undefined ? undefined : decodeCheckpoint(checkpoint.found);
+      const directories = await Directories.read(disk, options, report);
       const found = await recover(disk, options.dataDirs, value, checkpoint.damaged > 0);
       const log = (opened.log = new EventLog(options, context, found));
       log.#checkpoint = checkpoint;
@@ -210,6 +212,15 @@ export class EventLog {
           ),
         );
       // Events in a directory that is not named would be given up, and their files would go when it is named again.
+      const [missing] = directories.missing;
+      if (missing !== undefined && (value === undefined || log.events > 0))
+        throw new MillraceError(
+          'MR_CONFIG',
+          `${options.dataDirs.join(', ')}: a data directory of this log is not among these. It was ${missing.path} when the log was last open` +
+            `${options.dataDirs.includes(missing.path) ? ', and another one is there now: is its disk mounted?' : '.'} ` +
+            'Name all of them. If it is gone for good, `millrace channel repair --force` goes on without it.',
+        );
+      // A log of before directories had names.
       if (value !== undefined && options.dataDirs.length < value.directories && log.events > 0)
         throw new MillraceError(
           'MR_CONFIG',
@@ -221,6 +232,8 @@ export class EventLog {
         );
       for (const [from, to] of found.lost) log.lose(from, to, 'their file is gone or was cut');
       await log.#trimSpares();
+      // Before any of them has an event.
+      await directories.write(context.secret);
       // So that a log that was just made is known by its checkpoint, and its directories are there after a power cut.
       await checkpoint.sync();
       for (const directory of directoriesOf(options)) await disk.syncDirectory(directory);

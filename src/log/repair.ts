@@ -12,6 +12,7 @@ import { dirname, join } from 'node:path';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError } from '../core/errors.ts';
 import type { Codec } from './codec.ts';
+import { Directories } from './directories.ts';
 import {
   encodeFrameHeader,
   encodeSegmentHeader,
@@ -127,6 +128,8 @@ const rewrite = async (disk: Disk, options: RepairOptions): Promise<Repaired> =>
     if (inIt || segment.damaged) replaced.push(await replace(disk, segment, runs.get(segment) ?? [], dryRun));
   }
   for (const { path } of log.unreadable) replaced.push(await setAside(disk, path, dryRun));
+  // These are all of them, or all that there are any more.
+  if (force && !dryRun) await (await Directories.read(disk, options, () => undefined)).write();
   return { replaced, gaps: held };
 };
 

@@ -571,7 +571,9 @@ export class Lab {
       else if (name === 'syncDirectory' && failed) this.seen.add('directory sync fails');
       else if (name === 'sync' && !disk.doubtful) truth.safe = truth.events.length;
       else if (name === 'rename' && path.endsWith('.spare')) this.seen.add('file used again');
-      if (name !== 'read' && name !== 'size' && random() < often) this.#crash(disk, truth, random() < 0.75, phase());
+      // When a segment is let go everything else has to be right.
+      const likely = (name === 'rename' || name === 'remove') && path.endsWith('.seg') ? 0.5 : often;
+      if (name !== 'read' && name !== 'size' && random() < likely) this.#crash(disk, truth, random() < 0.75, phase());
     };
   }
 

@@ -102,6 +102,10 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     by: 'crash',
     patches: [['log.ts', '(next === undefined || next.end === next.header.first)', 'next === undefined']],
   },
+  'notes a directory before it has a name': {
+    by: 'crash',
+    patches: [['directories.ts', 'await this.#put(directory, first);', '']],
+  },
   'takes a frame of any group for the next one': {
     by: 'damage',
     patches: [['recovery.ts', 'if (later === undefined) return probe.offset;', 'return probe.offset;']],

@@ -16,7 +16,7 @@ import type { SourceOffset } from '../../core/event.ts';
 import type { Log } from '../../core/scope.ts';
 import { readFlumeTracker, type FlumePosition } from './flume-tracker.ts';
 import { LazyOffset } from '../lazy-offset.ts';
-import { readWhole, replaceWhole } from '../whole-file.ts';
+import { readWhole, replaceWhole } from '../../core/whole-file.ts';
 import type { Look, Mark, SpoolFile } from './spool-file.ts';
 
 /** How far one file was delivered, and how it was then. */

@@ -19,7 +19,7 @@ import { stat } from 'node:fs/promises';
 import type { Disk } from '../../core/disk.ts';
 import { MillraceError, toError } from '../../core/errors.ts';
 import type { Log } from '../../core/scope.ts';
-import { readWhole, replaceWhole } from '../whole-file.ts';
+import { readWhole, replaceWhole } from '../../core/whole-file.ts';
 
 /** Some bytes, by their number and hash. */
 export interface Fingerprint {

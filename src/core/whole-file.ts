@@ -4,8 +4,8 @@
  * @module
  */
 import { dirname } from 'node:path';
-import type { Disk } from '../core/disk.ts';
-import { systemCode, toError } from '../core/errors.ts';
+import type { Disk } from './disk.ts';
+import { systemCode, toError } from './errors.ts';
 
 /** The bytes of a file; undefined if there is none. */
 export const readWhole = async (disk: Disk, path: string): Promise<Buffer | undefined> => {
@@ -24,13 +24,13 @@ export const readWhole = async (disk: Disk, path: string): Promise<Buffer | unde
 };
 
 /** Replaces it at once: a crash leaves the old text or the new one, and after this has resolved the new one. */
-export const replaceWhole = async (disk: Disk, path: string, text: string): Promise<void> => {
+export const replaceWhole = async (disk: Disk, path: string, content: string | Buffer): Promise<void> => {
   const next = `${path}.tmp`;
   await disk.makeDirectory(dirname(path));
   const file = await disk.open(next, 'write');
   try {
     await file.truncate(0);
-    await file.write([Buffer.from(text)], 0);
+    await file.write([typeof content === 'string' ? Buffer.from(content) : content], 0);
     // Without it the rename may reach the disk before the content, and a power cut leaves an empty file.
     await file.sync();
   } finally {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readWhole, replaceWhole } from '../../src/sources/whole-file.ts';
+import { readWhole, replaceWhole } from '../../src/core/whole-file.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { CrashDisk } from '../crash/crash-disk.ts';
 
