@@ -25,3 +25,4 @@ export { kafkaChannel, type KafkaChannelOptions } from './operators/channels/kaf
 export { kafkaSource, type KafkaSourceOptions } from './sources/kafka.ts';
 export { kafkaSink, type KafkaSinkOptions } from './sinks/kafka.ts';
 export { kafkajs } from './protocols/kafka/kafkajs.ts';
+export { platformatic } from './protocols/kafka/platformatic.ts';
