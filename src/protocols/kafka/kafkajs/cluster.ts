@@ -10,7 +10,7 @@ import { MillraceError } from '../../../core/errors.ts';
 import type { ConnectionSettings } from '../client.ts';
 import { kafkaError, Refused } from './errors.ts';
 import { openSocket, sasl, tlsOptions } from './login.ts';
-import type { Broker, Package } from './package.ts';
+import type { Broker, Encoder, Package } from './package.ts';
 import { curedOfIdleTimer } from './patches.ts';
 
 /** Waits, but not longer than until it is closed. */
@@ -108,12 +108,17 @@ export class Node {
    * One request. The answer is as it was decoded: it is not looked at for refusals. A connection that does not answer is dropped,
    * as nobody knows what else is stuck on it.
    */
-  async ask<Answer>(api: string, args: object, decode?: (raw: Buffer) => Promise<Answer>): Promise<Answer> {
+  async ask<Answer>(
+    api: string,
+    args: object,
+    { decode, encode }: { decode?: (raw: Buffer) => Promise<Answer>; encode?: () => Promise<Encoder> } = {},
+  ): Promise<Answer> {
     try {
       const key = this.#kafkajs.apiKeys[api] ?? -1;
-      const { response, ...rest } = this.#broker.lookupRequest(key, this.#kafkajs.requests[api])(args);
+      const { request, response, ...rest } = this.#broker.lookupRequest(key, this.#kafkajs.requests[api])(args);
       const answer = await this.#broker.connectionPool.send({
         ...rest,
+        request: encode === undefined ? request : { ...request, encode },
         response: {
           decode: decode ?? (raw => response.decode(raw)),
           parse: decoded => Promise.resolve(decoded),

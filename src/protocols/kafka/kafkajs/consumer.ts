@@ -675,7 +675,7 @@ export class Consumer implements KafkaConsumer {
           })),
           rackId: '',
         },
-        this.#decodeFetch,
+        { decode: this.#decodeFetch },
       );
       if (errorCode !== 0) throw this.#refused(errorCode, `broker ${node.address}, fetching`);
       for (const { topic, partitions: answers } of topics)
@@ -714,7 +714,8 @@ export class Consumer implements KafkaConsumer {
     if (answer.errorCode === code.OFFSET_OUT_OF_RANGE) return this.#outOfRange(of, epoch, offset);
     if (answer.errorCode !== 0)
       throw this.#refused(answer.errorCode, `broker ${address}, reading topic ${topic}, partition ${partition}`);
-    const { records, next } = await decodeRecords(this.#cluster.kafkajs, answer, offset);
+    const where = `topic ${topic}, partition ${partition}`;
+    const { records, next } = await decodeRecords(this.#cluster.kafkajs, answer, offset, where);
     if (!this.#isWanted(of, epoch)) return;
     this.#worked(of);
     of.next = next;

@@ -4,13 +4,15 @@
  *
  * @module
  */
+import { MillraceError } from '../../../core/errors.ts';
 import type { ReadRecord } from '../client.ts';
-import type { Decoder, Message, Package } from './package.ts';
+import { decodeRecordBatches, type Aborted } from '../record-batch.ts';
+import type { Codec, Decoder, Package } from './package.ts';
 
 export interface FetchedPartition {
   readonly partition: number;
   readonly errorCode: number;
-  readonly aborted: readonly { producerId: string; firstOffset: string }[];
+  readonly aborted: readonly Aborted[];
   /** Record batches; the last may be cut off. */
   readonly bytes: Buffer | null;
 }
@@ -40,8 +42,8 @@ const readPartition = (decoder: Decoder): FetchedPartition => {
   decoder.readInt64(); // Last stable offset.
   decoder.readInt64(); // First offset.
   const aborted = decoder.readArray(one => ({
-    producerId: one.readInt64().toString(),
-    firstOffset: one.readInt64().toString(),
+    producerId: BigInt(one.readInt64().toString()),
+    firstOffset: Number(one.readInt64()),
   }));
   decoder.readInt32(); // The replica that we should rather ask.
   return { partition, errorCode, aborted, bytes: decoder.readBytes() };
@@ -53,61 +55,40 @@ export interface Decoded {
   readonly next: number;
 }
 
-/** Where the version of the format is, in record batches and in message sets; and the least that a batch can be. */
+/** Where the version of the format is, in record batches and in message sets. */
 const magicAt = 16;
-const leastBatch = 49;
 
 /** The records from `offset` on; without markers of transactions, and without what was aborted. */
 export const decodeRecords = async (
-  kafkajs: Pick<Package, 'Decoder' | 'decodeRecordBatch' | 'decodeMessageSet' | 'filterAborted'>,
+  kafkajs: Pick<Package, 'Decoder' | 'decodeMessageSet' | 'codecs'>,
   { bytes, aborted }: FetchedPartition,
   offset: number,
+  where: string,
 ): Promise<Decoded> => {
   if (bytes === null || bytes.length <= magicAt) return { records: [], next: offset };
-  const decoder = new kafkajs.Decoder(bytes);
-  let messages: Message[] = [];
-  let markers = false;
   if (bytes[magicAt] === 2) {
-    while (decoder.canReadBytes(leastBatch)) {
-      try {
-        const { records } = await kafkajs.decodeRecordBatch(decoder);
-        markers ||= records[0]?.batchContext?.isControlBatch === true;
-        if (messages.length === 0) messages = records;
-        else for (const record of records) messages.push(record);
-      } catch (thrown) {
-        if (thrown instanceof Error && thrown.name === 'KafkaJSPartialMessageError') break;
-        throw thrown;
-      }
-    }
-  } else {
-    messages = await kafkajs.decodeMessageSet(decoder, bytes.length);
+    const decompress = (codec: number, packed: Buffer) => codecOf(kafkajs, codec).decompress(packed);
+    return decodeRecordBatches(bytes, { from: offset, aborted, decompress, where });
   }
-  const last = messages.at(-1);
-  if (last === undefined) return { records: [], next: offset };
-  const context = last.batchContext;
-  const end =
-    context === undefined ? Number(last.offset) + 1 : Number(context.firstOffset) + context.lastOffsetDelta + 1;
-  if (aborted.length > 0) messages = kafkajs.filterAborted({ messages, abortedTransactions: aborted });
-  if (markers) messages = messages.filter(({ isControlRecord }) => isControlRecord !== true);
-  return { records: asRecords(messages, offset), next: Math.max(offset, end) };
+  // From before Kafka 0.11.
+  const messages = await kafkajs.decodeMessageSet(new kafkajs.Decoder(bytes), bytes.length);
+  const records = messages.map(({ key, value, ...of }) => ({
+    offset: Number(of.offset),
+    timestamp: Number(of.timestamp),
+    key,
+    value,
+    headers: undefined,
+  }));
+  const next = Math.max(offset, (records.at(-1)?.offset ?? -1) + 1);
+  return { records: records.filter(record => record.offset >= offset), next };
 };
 
-/** The same objects, with numbers where kafkajs has texts. A batch is read from its beginning, so the first may be too early. */
-const asRecords = (messages: Message[], offset: number): ReadRecord[] => {
-  let early = 0;
-  for (const message of messages) {
-    const record = message as unknown as { -readonly [Name in keyof ReadRecord]: ReadRecord[Name] };
-    record.offset = Number(message.offset);
-    record.timestamp = Number(message.timestamp);
-    if (record.offset < offset) early++;
-    for (const name in message.headers) message.headers[name] = withoutNull(message.headers[name] ?? null);
-  }
-  const records = messages as unknown as ReadRecord[];
-  return early === 0 ? records : records.slice(early);
+const codecOf = ({ codecs }: Pick<Package, 'codecs'>, codec: number): Codec => {
+  const make = codecs[codec];
+  if (make === undefined)
+    throw new MillraceError(
+      'MR_KAFKA',
+      `Kafka: records are compressed with a codec of number ${codec}, which is unknown.`,
+    );
+  return make();
 };
-
-const nothing = Buffer.alloc(0);
-
-/** Headers of the port have no null; Java's null is empty here. */
-const withoutNull = (value: Buffer | null | (Buffer | null)[]): Buffer | Buffer[] =>
-  Array.isArray(value) ? value.map(one => one ?? nothing) : (value ?? nothing);

@@ -15,6 +15,10 @@ export const wantedVersion = '2.2.4';
 
 export interface Encoder {
   readonly buffer: Buffer;
+  writeInt16(value: number): this;
+  writeInt32(value: number): this;
+  writeString(value: string | null): this;
+  writeBytes(value: Buffer): this;
 }
 
 export interface Decoder {
@@ -30,20 +34,16 @@ export interface Decoder {
   canReadBytes(length: number): boolean;
 }
 
-/** A record as kafkajs decodes it. */
+/** A record of a message set, as kafkajs decodes it. */
 export interface Message {
-  offset: string;
-  timestamp: string;
-  key: Buffer | null;
-  value: Buffer | null;
-  headers?: Record<string, Buffer | null | (Buffer | null)[]>;
-  /** Only of record batches, not of the message sets before Kafka 0.11. */
-  batchContext?: { firstOffset: string; lastOffsetDelta: number; isControlBatch: boolean };
-  isControlRecord?: boolean;
+  readonly offset: string;
+  readonly timestamp: string;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
 }
 
 interface ProtocolRequest {
-  readonly request: { readonly apiVersion: number };
+  readonly request: { readonly apiVersion: number; encode(): Promise<Encoder> };
   readonly response: { decode(raw: Buffer): Promise<unknown>; parse(decoded: unknown): Promise<unknown> };
   readonly requestTimeout?: number;
   readonly logResponseError?: boolean;
@@ -90,7 +90,7 @@ export interface Authentication {
 type Authenticator = (secrets: object) => (authentication: Authentication) => { authenticate(): Promise<void> };
 
 export interface Codec {
-  compress(encoder: Encoder): Promise<Buffer>;
+  compress(encoder: Pick<Encoder, 'buffer'>): Promise<Buffer>;
   decompress(buffer: Buffer): Promise<Buffer>;
 }
 
@@ -108,18 +108,14 @@ export interface LogEntry {
 export interface Package {
   readonly Broker: new (options: object) => Broker;
   readonly ConnectionPool: new (options: object) => ConnectionPool;
+  readonly Encoder: new (size?: number) => Encoder;
   readonly Decoder: new (buffer: Buffer) => Decoder;
   readonly apiKeys: Readonly<Record<string, number>>;
   readonly requests: Readonly<Record<string, unknown>>;
   readonly createLogger: (options: { level: number; logCreator: () => (entry: LogEntry) => void }) => unknown;
   readonly createErrorFromCode: (code: number) => Error & { readonly type: string };
   readonly codecs: Record<number, () => Codec>;
-  readonly decodeRecordBatch: (decoder: Decoder) => Promise<{ readonly records: Message[] }>;
   readonly decodeMessageSet: (decoder: Decoder, size: number) => Promise<Message[]>;
-  readonly filterAborted: (given: {
-    messages: Message[];
-    abortedTransactions: readonly { producerId: string; firstOffset: string }[];
-  }) => Message[];
   readonly memberMetadata: Coding<{ version: number; topics: readonly string[] }, { topics: string[] }>;
   readonly memberAssignment: Coding<
     { version: number; assignment: Record<string, number[]> },
@@ -152,15 +148,14 @@ export const loadKafkajs = (): Package => {
   return {
     Broker: inside('broker') as Package['Broker'],
     ConnectionPool: inside('network/connectionPool') as Package['ConnectionPool'],
+    Encoder: inside('protocol/encoder') as Package['Encoder'],
     Decoder: inside('protocol/decoder') as Package['Decoder'],
     apiKeys: inside('protocol/requests/apiKeys') as Package['apiKeys'],
     requests,
     createLogger,
     createErrorFromCode,
     codecs: Codecs,
-    decodeRecordBatch: inside('protocol/recordBatch/v0/decoder') as Package['decodeRecordBatch'],
     decodeMessageSet: inside('protocol/messageSet/decoder') as Package['decodeMessageSet'],
-    filterAborted: inside('consumer/filterAbortedMessages') as Package['filterAborted'],
     memberMetadata: MemberMetadata,
     memberAssignment: MemberAssignment,
     authenticators: {

@@ -10,6 +10,8 @@ import type { KafkaProducer, NewRecord, ProducerOptions, RecordHeaders, TopicPar
 import { keyOf, wait, waitAfter, type Cluster } from './cluster.ts';
 import { codecNumbers } from './codecs.ts';
 import { code, Refused } from './errors.ts';
+import { encodeRecordBatch } from '../record-batch.ts';
+import type { Codec } from './package.ts';
 
 /** Of one batch: more records than kafkajs's stack holds, or more bytes than brokers take by default, are split. */
 const batchRecords = 20_000;
@@ -57,6 +59,12 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
   const idempotent = options.idempotent ?? acks === 'all';
   if (idempotent && acks !== 'all')
     throw new MillraceError('MR_CONFIG', `Kafka: an idempotent producer needs acks \`all\`, not ${acks}.`);
+  const { Encoder, codecs } = cluster.kafkajs;
+  const codec = codecNumbers[compression];
+  const packing =
+    compression === 'none'
+      ? undefined
+      : { codec, compress: (bytes: Buffer) => (codecs[codec] as () => Codec)().compress({ buffer: bytes }) };
   const partitions = new Map<string, Partition>();
   let newest: Promise<ProducerId> | undefined;
 
@@ -106,15 +114,27 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
     }
     const producer = idempotent ? (state.producer ?? (await producerFor(state, undefined))) : undefined;
     const node = await cluster.node(leader);
-    const asking = node.ask<ProduceAnswer | undefined>('Produce', {
-      acks: acks === 'all' ? -1 : acks,
-      timeout: requestTimeout,
-      compression: codecNumbers[compression],
-      ...(producer === undefined ? {} : { producerId: producer.id, producerEpoch: producer.epoch }),
-      topicData: [
-        { topic, partitions: [{ partition, firstSequence: state.sequence, messages: records.map(asMessage) }] },
-      ],
-    });
+    const required = acks === 'all' ? -1 : acks;
+    const batch = {
+      now: Date.now(),
+      producer: producer && { id: BigInt(producer.id), epoch: producer.epoch, sequence: state.sequence },
+      compression: packing,
+    };
+    const clean = records.some(({ headers }) => headers !== undefined) ? records.map(withCleanHeaders) : records;
+    // Versions 3 to 8 of a Produce request.
+    const encode = async () => {
+      const bytes = await encodeRecordBatch(clean, batch);
+      return new Encoder(bytes.length + 1024)
+        .writeString(null)
+        .writeInt16(required)
+        .writeInt32(requestTimeout)
+        .writeInt32(1)
+        .writeString(topic)
+        .writeInt32(1)
+        .writeInt32(partition)
+        .writeBytes(bytes);
+    };
+    const asking = node.ask<ProduceAnswer | undefined>('Produce', { acks: required, topicData: [] }, { encode });
     state.unsure = records;
     const answer = await asking;
     if (acks === 0) return -1;
@@ -243,23 +263,17 @@ const sizeOf = ({ key, value, headers }: NewRecord): number => {
 
 const lengthOf = (value: unknown): number => (typeof value === 'string' || Buffer.isBuffer(value) ? value.length : 20);
 
-/** kafkajs hands bytes that are no Buffer to the broker as text, and stumbles over headers without a value. */
-const asMessage = ({ key, value, headers, timestamp }: NewRecord) => ({
-  key: bytes(key),
-  value: bytes(value),
-  timestamp,
-  ...(headers === undefined ? {} : { headers: cleaned(headers) }),
-});
+/** Callers without types may give numbers, or nothing. */
+const withCleanHeaders = (record: NewRecord): NewRecord =>
+  record.headers === undefined ? record : { ...record, headers: cleaned(record.headers) };
 
-const bytes = (given: Buffer | null): Buffer | null =>
-  given === null || Buffer.isBuffer(given) ? given : Buffer.from(given);
-
-const cleaned = (headers: RecordHeaders): Record<string, unknown> => {
-  const all: Record<string, unknown> = {};
+const cleaned = (headers: RecordHeaders): RecordHeaders => {
+  const all: Record<string, RecordHeaders[string]> = {};
   for (const name in headers) {
     const value: unknown = headers[name];
     if (value === null || value === undefined) continue;
-    all[name] = typeof value === 'number' || typeof value === 'boolean' ? String(value) : value;
+    all[name] =
+      typeof value === 'number' || typeof value === 'boolean' ? String(value) : (value as RecordHeaders[string]);
   }
   return all;
 };
