@@ -233,15 +233,6 @@ describeKafka('kafkajs, the adapter', () => {
       await works(await connect('sasl_tls', { tls: { ca }, login: logins['SCRAM-SHA-512'] }));
     });
 
-    it('in spite of the name in the certificate only when told so', async () => {
-      const { ca } = kafka.certificates!;
-      // A name of this machine that the certificate does not have.
-      const brokers = kafka.bootstrapOf('tls').map(address => address.replace('127.0.0.1', '127.0.0.2'));
-      const strict = await connect('tls', { brokers, tls: { ca } });
-      const refused = await strict.partitions('any').catch(toError);
-      expect(['MR_KAFKA_LOGIN', 'MR_KAFKA_UNREACHABLE']).toContain((refused as { code?: string }).code);
-    });
-
     it('with the secret of now: reads it again for every login', async () => {
       let asked = 0;
       const login: Login = {
@@ -353,6 +344,74 @@ describeKafka('kafkajs, the adapter', () => {
     expect(await sending).toBeInstanceOf(Error);
     expect(await asking).toBeInstanceOf(Error);
     server.close();
+  });
+
+  it(
+    'gives up its partitions when the broker hangs, and has them again when it goes on',
+    { timeout: 60_000 },
+    async () => {
+      const client = await connect();
+      const topic = await topicOf();
+      const lost: boolean[] = [];
+      let given = 0;
+      const reader = Object.assign(new Reader(), {
+        assigned: (partitions: Parameters<ConsumerListener['assigned']>[0]) => {
+          given++;
+          return partitions.map(({ committed, first }) => committed ?? first);
+        },
+        revoked: (_: unknown, forGood: boolean) => void lost.push(forGood),
+      });
+      const options = {
+        groupId: newName(),
+        topics: [topic],
+        sessionTimeout: 6000,
+        heartbeatInterval: 500,
+        maxWait: 100,
+      };
+      const consumer = client.consumer(options, reader);
+      closers.push(() => consumer.close());
+      await write(client, topic, [text('before')]);
+      await until(() => reader.read.length === 1);
+      await consumer.commit([{ topic, partition: 0, offset: 1 }]);
+      const [node] = kafka.nodes;
+      node?.pause();
+      try {
+        await until(() => lost.length > 0);
+        expect(lost).toEqual([true]);
+        expect(reader.troubles).toMatchObject([{ code: 'MR_KAFKA_UNREACHABLE' }]);
+        await expect(consumer.commit([{ topic, partition: 0, offset: 1 }])).rejects.toThrow(/not ours/);
+      } finally {
+        node?.resume();
+      }
+      await until(() => given === 2);
+      await until(() => reader.recoveries === 1);
+      await write(client, topic, [text('after')]);
+      await until(() => reader.read.length === 2);
+      expect(reader.troubles.length).toBe(1);
+    },
+  );
+
+  it('closes promptly while the broker hangs', async () => {
+    const client = await connect();
+    const topic = await topicOf();
+    const reader = new Reader();
+    const consumer = client.consumer({ groupId: newName(), topics: [topic], maxWait: 100 }, reader);
+    await write(client, topic, [text('x')]);
+    await until(() => reader.read.length === 1);
+    const [node] = kafka.nodes;
+    node?.pause();
+    try {
+      const closed = new AbortController();
+      const late = new Promise<string>(tell => {
+        const timer = setTimeout(() => tell('late'), 10_000);
+        closed.signal.addEventListener('abort', () => clearTimeout(timer));
+      });
+      const closing = consumer.close().then(() => 'closed');
+      expect(await Promise.race([closing, late])).toBe('closed');
+      closed.abort();
+    } finally {
+      node?.resume();
+    }
   });
 
   it('has never logged a secret', () => {
