@@ -321,11 +321,41 @@ describeKafka('kafkajs, the adapter', () => {
     });
   });
 
-  it('says at once which package a codec needs, and which address is none', async () => {
+  it('says at once which address is none, and which options do not go together', async () => {
     await expect(kafkajs({ brokers: ['nowhere'], log })).rejects.toMatchObject({ code: 'MR_CONFIG' });
     await expect(kafkajs({ brokers: [], log })).rejects.toMatchObject({ code: 'MR_CONFIG' });
     const client = await connect();
     expect(() => client.producer({ acks: 1, idempotent: true })).toThrow(/needs acks/);
+  });
+
+  it('has trouble with a topic that is deleted, until it is there again', async () => {
+    const client = await connect();
+    const topic = await topicOf();
+    const { reader } = read(client, [topic], { metadataMaxAge: 1000, heartbeatInterval: 300 });
+    await write(client, topic, [text('before')]);
+    await until(() => reader.read.length === 1);
+    await kafka.deleteTopic(topic);
+    await until(() => reader.troubles.length > 0);
+    expect(reader.troubles[0]).toMatchObject({
+      code: 'MR_KAFKA_UNKNOWN_TOPIC',
+      message: expect.stringContaining(topic),
+    });
+    await kafka.createTopic(topic);
+    await until(() => reader.recoveries > 0);
+    await write(client, topic, [text('after')]);
+    await until(() => reader.read.length === 2);
+  });
+
+  it('lets brokers make topics that make them', async () => {
+    const making = await startKafka({ autoCreate: true });
+    closers.push(() => making.stop());
+    const client = await connect('none', { brokers: making.bootstrap });
+    expect(await client.partitions('asked')).toBe(1);
+    expect(await write(client, 'written', [text('x')])).toBe(0);
+    const { reader } = read(client, ['subscribed', 'written']);
+    await until(() => reader.read.length === 1);
+    await write(client, 'subscribed', [text('y')]);
+    await until(() => reader.read.length === 2);
   });
 
   it('closes promptly while no broker answers', async () => {
