@@ -30,9 +30,12 @@ const importsOfValues = (path: string): string[] => {
   return imports(path).filter(target => !types.has(target));
 };
 
-/** Packages that a file imports; Node's own modules left out. */
+/** Packages that a file imports, also late and by `require` (`load` in codecs.ts); Node's own modules left out. */
 const packages = (path: string): string[] =>
-  Array.from(text(path).matchAll(/(?:from|import\()\s*'([^.'][^']*)'/g), ([, name]) => name!)
+  Array.from(
+    text(path).matchAll(/(?:from\s*|import\(|require\(|load<\w+>\('\w+', )'([^.'][^']*)'/g),
+    ([, name]) => name!,
+  )
     .filter(name => !name.startsWith('node:'))
     .map(name => (name.startsWith('@') ? name.split('/').slice(0, 2).join('/') : name.split('/')[0]!));
 

@@ -75,11 +75,13 @@ const snappy = (): BytesCodec => {
   };
 };
 
+interface Lz4 {
+  compressFrame(bytes: Buffer): Promise<Buffer>;
+  decompressFrame(bytes: Buffer): Promise<Buffer>;
+}
+
 const lz4 = (): BytesCodec => {
-  const library = load<{
-    compressFrame(bytes: Buffer): Promise<Buffer>;
-    decompressFrame(bytes: Buffer): Promise<Buffer>;
-  }>('lz4', 'lz4-napi', '2');
+  const library = load<Lz4>('lz4', 'lz4-napi', '2');
   return { compress: bytes => library.compressFrame(bytes), decompress: bytes => library.decompressFrame(bytes) };
 };
 
