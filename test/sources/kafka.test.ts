@@ -64,6 +64,7 @@ describe.each([spec(1), spec(3)])('$name', one => {
 test('random histories of a group: nothing is lost, first occurrences are in order, no offset passes what is not acked', async () => {
   const seen = await playHistories(
     {
+      topic: 't',
       start: (connect, sink) =>
         run(
           kafkaSource({

@@ -431,7 +431,9 @@ export class GroupReader implements ConsumerListener {
   }
 
   #fence(partitions: readonly Partition[]): void {
+    if (partitions.every(({ state }) => state === 'gone')) return;
     for (const partition of partitions) {
+      if (partition.state === 'gone') continue;
       partition.state = 'gone';
       this.#partitions.delete(nameOf(partition));
     }
@@ -519,6 +521,8 @@ export class GroupReader implements ConsumerListener {
     this.stop();
     await this.#consumer.close();
     this.#closed = true;
+    // It may have been told nothing, or not to the end.
+    this.#fence([...this.#partitions.values()]);
     this.#context.clock.cancel(this.#timer);
     this.recovered();
   }

@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check';
 import { expect } from 'vitest';
-import type { Flow } from '../../../src/core/flow.ts';
+import type { Ledger } from '../../../src/core/ledger.ts';
 import { inScope, Scope } from '../../../src/core/scope.ts';
 import type { KafkaConnector } from '../../../src/protocols/kafka/client.ts';
 import {
@@ -29,7 +29,6 @@ type Step =
   | { readonly do: 'wait'; readonly ms: number };
 type Mood = 'acks' | 'acks late' | 'nacks' | 'holds';
 
-const topic = 't';
 const partitions = 3;
 export const group = 'flume';
 
@@ -77,15 +76,20 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
 );
 
-/** What is tried: a flow that reads the group into a sink. */
+interface Running {
+  readonly ledger: Ledger;
+  stop(options?: { timeout: number }): Promise<void>;
+  abort(): void;
+}
+
+/** What is tried: something that reads a topic, as a member of the group, into a sink. */
 export interface Subject {
-  start(connect: KafkaConnector, sink: RecordingSink): Flow;
-  /** Writes numbered records; by default some other producer does. */
-  write?(connect: KafkaConnector, bodies: readonly string[], partition: number): Flow;
+  readonly topic: string;
+  start(connect: KafkaConnector, sink: RecordingSink): Running;
 }
 
 interface Agent {
-  readonly flow: Flow;
+  readonly flow: Running;
   readonly sink: RecordingSink;
   readonly ids: string[];
   gone: boolean;
@@ -112,7 +116,6 @@ class History {
   readonly #subject: Subject;
   readonly #seen: Sightings;
   readonly #agents: Agent[] = [];
-  readonly #writers: Flow[] = [];
   readonly #written = new Array<number>(partitions).fill(0);
   /** By partition: how many were received in order, and which numbers were acked. */
   readonly #received = new Array<number>(partitions).fill(0);
@@ -126,7 +129,7 @@ class History {
     this.#subject = subject;
     this.#random = seededRandom(seed);
     this.#seen = seen;
-    this.#cluster = memoryKafka({ clock: this.#clock, random: this.#random, topics: { [topic]: partitions } });
+    this.#cluster = memoryKafka({ clock: this.#clock, random: this.#random, topics: { [subject.topic]: partitions } });
   }
 
   async play(steps: readonly Step[]): Promise<void> {
@@ -195,17 +198,10 @@ class History {
     const from = this.#written[partition] as number;
     const bodies = Array.from({ length: count }, (_, i) => `${partition}:${from + i}`);
     this.#written[partition] = from + count;
-    if (this.#subject.write === undefined)
-      this.#cluster.write(
-        { topic, partition },
-        bodies.map(body => ({ key: null, value: Buffer.from(body) })),
-      );
-    else
-      this.#writers.push(
-        this.#inScope(() =>
-          (this.#subject.write as NonNullable<Subject['write']>)(this.#cluster.connect, bodies, partition),
-        ),
-      );
+    this.#cluster.write(
+      { topic: this.#subject.topic, partition },
+      bodies.map(body => ({ key: null, value: Buffer.from(body) })),
+    );
   }
 
   #inScope<R>(act: () => R): R {
@@ -258,7 +254,6 @@ class History {
       { clock: this.#clock },
     );
     const flow = this.#inScope(() => this.#subject.start(connect, sink));
-    flow.done.catch(() => undefined);
     this.#agents.push({ flow, sink, ids, gone: false });
   }
 
@@ -308,7 +303,7 @@ class History {
       for (const { sink } of this.#agents)
         for (const received of sink.unsettled()) if (received.delivery.live) received.settle('ack');
       const ends = new Map(this.#cluster.committed(group).map(({ partition, offset }) => [partition, offset]));
-      return Array.from({ length: partitions }, (_, i) => this.#cluster.log(topic, i).length).every(
+      return Array.from({ length: partitions }, (_, i) => this.#cluster.log(this.#subject.topic, i).length).every(
         (length, partition) => (ends.get(partition) ?? 0) === length,
       );
     };
