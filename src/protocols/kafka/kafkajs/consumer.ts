@@ -421,6 +421,7 @@ export class Consumer implements KafkaConsumer {
           }),
           membership.heard + sessionTimeout - Date.now(),
         );
+        if (isOver(over)) return;
         if (errorCode === 0 || errorCode === code.REBALANCE_IN_PROGRESS) {
           membership.heard = Date.now();
           this.#troubles.over('group');

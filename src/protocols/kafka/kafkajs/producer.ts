@@ -5,7 +5,6 @@
  * @module
  */
 import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
-import { PartlyWritten } from '../../../core/sink.ts';
 import type { KafkaProducer, NewRecord, ProducerOptions, RecordHeaders, TopicPartition } from '../client.ts';
 import { keyOf, wait, waitAfter, type Cluster } from './cluster.ts';
 import { codecNumbers } from './codecs.ts';
@@ -13,11 +12,6 @@ import { code, Refused } from './errors.ts';
 import { encodeRecordBatch } from '../record-batch.ts';
 import type { Codec } from './package.ts';
 
-/** Of one batch: more records than kafkajs's stack holds, or more bytes than brokers take by default, are split. */
-const batchRecords = 20_000;
-const batchBytes = 1_000_000;
-/** The length fields, deltas and attributes of a record, generously. */
-const recordOverhead = 32;
 /** How often a batch is sent before the caller hears of it. Together with the waits about three seconds. */
 const attempts = 6;
 
@@ -191,20 +185,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
         );
       state.busy = true;
       try {
-        let first: number | undefined;
-        for (const [from, until] of batches(records)) {
-          const all = until - from === records.length;
-          try {
-            const offset = await sendBatch(to, state, all ? records : records.slice(from, until));
-            first ??= offset;
-          } catch (thrown) {
-            const cause = toError(thrown);
-            // What is in is in; only the rest is to be sent again.
-            if (from === 0) throw cause;
-            throw rest(from, until, records.length, cause);
-          }
-        }
-        return first ?? -1;
+        return await sendBatch(to, state, records);
       } finally {
         state.busy = false;
       }
@@ -215,53 +196,6 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
     },
   };
 };
-
-/** Which were not written. What is behind a batch that was refused for good was not tried. */
-const rest = (from: number, until: number, end: number, cause: Error): PartlyWritten => {
-  const failed = new Map<number, Error>();
-  // Which of a batch is to blame nobody knows, so none of it is called hopeless unless it is alone.
-  const blamed =
-    isPermanent(cause) && until - from > 1
-      ? new MillraceError('MR_KAFKA', cause.message, { cause, retriable: true })
-      : cause;
-  const untried = new MillraceError(
-    'MR_KAFKA',
-    `Kafka: was to be written behind others that were not: ${cause.message}`,
-  );
-  for (let index = from; index < end; index++) failed.set(index, index < until ? blamed : untried);
-  return new PartlyWritten(failed);
-};
-
-/**
- * From where to where the batches of one call reach. A record that is larger than a batch should be may be refused, and then nothing
- * may be in: such a call stays in one piece.
- */
-function* batches(records: readonly NewRecord[]): Generator<[number, number]> {
-  const most = records.some(record => sizeOf(record) > batchBytes) ? Infinity : batchBytes;
-  let from = 0;
-  let bytes = 0;
-  for (const [index, record] of records.entries()) {
-    const size = sizeOf(record);
-    if (index > from && (bytes + size > most || index - from >= batchRecords)) {
-      yield [from, index];
-      from = index;
-      bytes = 0;
-    }
-    bytes += size;
-  }
-  yield [from, records.length];
-}
-
-const sizeOf = ({ key, value, headers }: NewRecord): number => {
-  let size = recordOverhead + (key?.length ?? 0) + (value?.length ?? 0);
-  for (const name in headers) {
-    const values = headers[name];
-    for (const one of Array.isArray(values) ? values : [values]) size += name.length + lengthOf(one) + 8;
-  }
-  return size;
-};
-
-const lengthOf = (value: unknown): number => (typeof value === 'string' || Buffer.isBuffer(value) ? value.length : 20);
 
 /** Callers without types may give numbers, or nothing. */
 const withCleanHeaders = (record: NewRecord): NewRecord =>
