@@ -70,7 +70,7 @@ const setUp = (topics: Readonly<Record<string, number>> = { 'flume-channel': 3 }
   const put = async (batches: readonly (readonly FlumeEvent[])[], given: Partial<KafkaChannelOptions> = {}) =>
     inWorld(async scope => {
       const channel = kafkaChannel.create(options(given));
-      const source = scriptedSource<FlumeEvent>(
+      const source = scriptedSource(
         batches.map(emit => ({ emit })),
         { onFailure: 'report', redelivery: { order: 'selective' } },
       );
@@ -82,7 +82,7 @@ const setUp = (topics: Readonly<Record<string, number>> = { 'flume-channel': 3 }
   const take = async (given: Partial<KafkaChannelOptions> = {}, ms = 10_000) =>
     inWorld(async scope => {
       const channel = kafkaChannel.create(options(given));
-      const sink = recordingSink<FlumeEvent>([], { clock });
+      const sink = recordingSink([], { clock });
       channel.output().subscribe(sink);
       await clock.advance(ms);
       const counters = { ...channel.counters };
@@ -147,8 +147,8 @@ describe('putting', () => {
     cluster.script('sendRefused');
     await inWorld(async scope => {
       const channel = kafkaChannel.create(options());
-      const source = scriptedSource<FlumeEvent>(
-        [...'abcdef'].map(body => ({ emit: events(body) })),
+      const source = scriptedSource(
+        ['a', 'b', 'c', 'd', 'e', 'f'].map(body => ({ emit: events(body) })),
         { pushing: true },
       );
       source.subscribe(channel.input());
@@ -157,7 +157,7 @@ describe('putting', () => {
       expect(scope.ledger.difference).toBe(0);
     });
     const written = cluster.log('flume-channel', 0).map(({ value }) => String(decodeAvroEvent(value as Buffer).body));
-    expect([...new Set(written)]).toEqual([...'abcdef']);
+    expect([...new Set(written)]).toEqual(['a', 'b', 'c', 'd', 'e', 'f']);
     const told = log.entries.map(({ level, message }) => `${level} ${message}`);
     expect(told).toEqual([
       expect.stringContaining('error kafka: a put was not confirmed'),
@@ -169,10 +169,8 @@ describe('putting', () => {
 describe('a channel between a source and a sink', () => {
   test('delivers all that was put, and completes', async () => {
     const { clock, inWorld, options } = setUp();
-    const sink = recordingSink<FlumeEvent>([], { clock });
-    const source = scriptedSource<FlumeEvent>(
-      Array.from({ length: 50 }, (_, i) => ({ emit: events(`${i}`, `${i}'`) })),
-    );
+    const sink = recordingSink([], { clock });
+    const source = scriptedSource(Array.from({ length: 50 }, (_, i) => ({ emit: events(`${i}`, `${i}'`) })));
     const flow = inWorld(() => run(source, kafkaChannel(options()), sink));
     await clock.settle(flow.done);
     expect(sink.acked).toHaveLength(100);
@@ -182,8 +180,8 @@ describe('a channel between a source and a sink', () => {
 
   test('a stop keeps what is not delivered, and the next one has it', async () => {
     const { clock, inWorld, options, take } = setUp({ 'flume-channel': 1 });
-    const sink = recordingSink<FlumeEvent>(['ack', 'hold', 'ack'], { clock });
-    const source = scriptedSource<FlumeEvent>([...events('a', 'b', 'c', 'd').map(one => ({ emit: [one] })), 'idle']);
+    const sink = recordingSink(['ack', 'hold', 'ack'], { clock });
+    const source = scriptedSource([...events('a', 'b', 'c', 'd').map(one => ({ emit: [one] })), 'idle']);
     const flow = inWorld(() =>
       run(source, kafkaChannel({ ...options(), batchSize: 1, maxInFlight: { deliveries: 3 } }), sink),
     );
@@ -201,7 +199,7 @@ describe('a channel between a source and a sink', () => {
     await put([events('a', 'b', 'c')]);
     await inWorld(async scope => {
       const channel = kafkaChannel.create(options({ commitInterval: 10 }));
-      const sink = recordingSink<FlumeEvent>([{ outcome: 'nack', failed: [1] }, 'hold'], { clock });
+      const sink = recordingSink([{ outcome: 'nack', failed: [1] }, 'hold'], { clock });
       channel.output({ redelivery: { initial: 10, max: 10 } }).subscribe(sink);
       await clock.advance(1000);
       expect(cluster.committed('flume').map(({ offset }) => offset)).toEqual([0]);
@@ -221,7 +219,7 @@ describe('a channel between a source and a sink', () => {
       inWorld(scope => {
         const channel = kafkaChannel.create(options({ consumer: { 'heartbeat.interval.ms': '100' } }));
         const sinks = [0, 1].map(() => {
-          const sink = recordingSink<FlumeEvent>(() => ({ outcome: 'ack', after: 5 }), { clock });
+          const sink = recordingSink(() => ({ outcome: 'ack', after: 5 }), { clock });
           channel.output({ batchSize: 5, maxInFlight: { deliveries: 1 } }).subscribe(sink);
           return sink;
         });
@@ -255,7 +253,7 @@ describe('records of others', () => {
     ]);
     await inWorld(async scope => {
       const channel = kafkaChannel.create(options());
-      const sink = recordingSink<FlumeEvent>([], { clock });
+      const sink = recordingSink([], { clock });
       channel.output().subscribe(sink);
       await clock.advance(5000);
       expect(bodiesOf(sink.acked)).toEqual(['a']);
@@ -282,8 +280,8 @@ describe('records of others', () => {
     const { clock, cluster, inWorld, options } = setUp({ 'flume-channel': 1 });
     cluster.write({ topic: 'flume-channel', partition: 0 }, [{ key: null, value: encodeAvroEvent(event('a')) }]);
     cluster.leaveGap({ topic: 'flume-channel', partition: 0 }, 3);
-    const sink = recordingSink<FlumeEvent>([], { clock });
-    const flow = inWorld(() => run(scriptedSource<FlumeEvent>([{ emit: events('b') }]), kafkaChannel(options()), sink));
+    const sink = recordingSink([], { clock });
+    const flow = inWorld(() => run(scriptedSource([{ emit: events('b') }]), kafkaChannel(options()), sink));
     await clock.settle(flow.done);
     expect(bodiesOf(sink.acked)).toEqual(['a', 'b']);
     expect(flow.ledger.difference).toBe(0);
@@ -301,15 +299,15 @@ test('random histories of a group, into which others put: nothing is lost, and f
           parseAsFlumeEvent: false,
           prefetchRecords: 20,
         });
-        const { ledger, abort } = run(channel.output({ batchSize: 4, maxInFlight: { deliveries: 4 } }), sink);
+        const flow = run(channel.output({ batchSize: 4, maxInFlight: { deliveries: 4 } }), sink);
         return {
-          ledger,
+          ledger: flow.ledger,
           stop: () => {
             channel.end({ keep: true });
             return channel.closed;
           },
           abort: () => {
-            abort();
+            flow.abort();
             void channel.close();
           },
         };
