@@ -206,7 +206,8 @@ const reading = defineSource({
  * options name cannot be read, or `auto.offset.reset=none` or `onOutOfRange: 'fail'` forbid to go on (`MR_KAFKA_OFFSET`). Brokers
  * that are away and topics that are missing are reported, and waited for.
  *
- * The offset that is committed is that of the first record that is not acked. So a crash repeats records, those that were
+ * A group that never committed begins with what is written from then on, unless `auto.offset.reset` is earliest; where it
+ * begins is committed at once. The offset that is committed is that of the first record that is not acked. So a crash repeats records, those that were
  * acked in the last `commitInterval` and those that were out, and loses none. When a partition is revoked, what is out has
  * `revokeTimeout` to be acked, and that is committed; then its deliveries are not live any more, acks of them count for
  * nothing, and what was nacked is not delivered again here: whoever has the partition now reads it. Order is that of each

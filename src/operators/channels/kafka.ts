@@ -429,6 +429,8 @@ const nothing = Buffer.alloc(0);
  * has, and what brokers have for it in partitions of its own was acked; what does not come for 10 s stays there · **errors**
  * when its package is not installed, or a file that its options name cannot be read · **loses** nothing that it has acked.
  *
+ * A group that never committed begins with the oldest record, unless `auto.offset.reset` says something else.
+ *
  * It has no capacity: brokers have room, and `prefetchRecords` and `prefetchBytes` bound what is in memory. `ChannelSize` counts
  * what is known to be in partitions of its own. Order is that of each partition: that of the header `partitionIdHeader`, else
  * `defaultPartitionId`, else by the header `key`, which comes back as such; events without are spread evenly, and those of one
