@@ -55,7 +55,7 @@ const options = z.object(fields).superRefine((given, context) => {
   checkKafka(given, context);
   const { topics = [], topicsRegex } = given;
   if (topicsRegex === undefined && topics.length === 0)
-    context.addIssue({ code: 'custom', path: ['topics'], message: 'there are none; name some, or give topicsRegex' });
+    context.addIssue({ code: 'custom', path: ['topics'], message: 'there are none: name some, or give a regular expression for them' });
   try {
     if (topicsRegex !== undefined) new RegExp(topicsRegex);
   } catch (thrown) {

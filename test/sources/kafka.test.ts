@@ -508,7 +508,7 @@ describe('trouble', () => {
 
 test('options that make no sense are refused with what is wrong', () => {
   const source = (given: object) => () => kafkaSource({ bootstrapServers: ['b:9092'], topics: ['t'], ...given });
-  expect(source({ topics: [] })).toThrow('topics: there are none; name some, or give topicsRegex');
+  expect(source({ topics: [] })).toThrow('topics: there are none: name some, or give a regular expression for them');
   expect(source({ topicsRegex: '(' })).toThrow('topicsRegex');
   expect(source({ bootstrapServers: ['b'] })).toThrow('host:port');
   expect(source({ consumer: { 'group.id': 'x' } })).toThrow('groupId');
