@@ -5,19 +5,21 @@
  */
 import { systemClock, type Clock, type Timer } from '../core/clock.ts';
 import { MillraceError } from '../core/errors.ts';
-import type {
-  Assigned,
-  ConsumerListener,
-  ConsumerOptions,
-  KafkaClient,
-  KafkaConnector,
-  KafkaConsumer,
-  KafkaProducer,
-  NewRecord,
-  Position,
-  ProducerOptions,
-  ReadRecord,
-  TopicPartition,
+import {
+  rights,
+  type Assigned,
+  type ConsumerListener,
+  type ConsumerOptions,
+  type KafkaClient,
+  type KafkaConnector,
+  type KafkaConsumer,
+  type KafkaProducer,
+  type NewRecord,
+  type Position,
+  type ProducerOptions,
+  type ReadRecord,
+  type Right,
+  type TopicPartition,
 } from '../protocols/kafka/client.ts';
 import { seededRandom } from './seeded-random.ts';
 
@@ -65,8 +67,8 @@ export interface MemoryKafkaOptions {
   readonly slowness?: number;
 }
 
-/** What may be forbidden: reading or writing a topic, or being a member of a group. */
-export type MemoryKafkaRight = 'read' | 'write' | 'group';
+/** What may be forbidden: to see, read or write a topic, or to be a member of a group. */
+export type MemoryKafkaRight = 'describe' | 'read' | 'write' | 'group';
 
 /** A cluster as tests see it. What it throws is a mistake of the test. */
 export interface MemoryKafka {
@@ -423,8 +425,25 @@ class Cluster implements MemoryKafka {
 
   #client(): KafkaClient {
     return {
+      describeTopics: async topics => {
+        await this.travel();
+        const names = topics instanceof RegExp ? this.topicNames().filter(name => topics.test(name)) : topics;
+        const seen = names.map(topic => ({
+          topic,
+          partitions: this.isForbidden('describe', topic) ? 0 : (this.#topics.get(topic)?.logs.length ?? 0),
+          rights: this.#rightsOf(topic),
+        }));
+        await this.travel();
+        return topics instanceof RegExp ? seen.filter(({ rights: may }) => may.has('describe')) : seen;
+      },
+      describeGroup: async groupId => {
+        await this.travel();
+        await this.travel();
+        return new Set(this.isForbidden('group', groupId) ? [] : rights);
+      },
       partitions: async topic => {
         await this.travel();
+        if (this.isForbidden('describe', topic)) throw forbiddenTo('describe', topic);
         const { length } = this.topic(topic).logs;
         await this.travel();
         return length;
@@ -445,6 +464,11 @@ class Cluster implements MemoryKafka {
       },
       close: () => Promise.resolve(),
     };
+  }
+
+  #rightsOf(topic: string): ReadonlySet<Right> {
+    const may = (right: Right) => !this.isForbidden(right, topic);
+    return new Set(may('describe') ? rights.filter(may) : []);
   }
 
   #group(id: string): Group {

@@ -128,8 +128,24 @@ export interface ProducerOptions {
 export const compressions = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const;
 export type Compression = (typeof compressions)[number];
 
+export const rights = ['describe', 'read', 'write'] as const;
+/** Of whoever has logged in. Brokers give no other answer than a refusal where there is no right to describe. */
+export type Right = (typeof rights)[number];
+
+/** What there is of a topic, and what may be done with it. */
+export interface TopicAccess {
+  readonly topic: string;
+  /** 0: it is not there; or, without the right to describe it, nobody tells. */
+  readonly partitions: number;
+  readonly rights: ReadonlySet<Right>;
+}
+
 /** A connection to a cluster. Nothing is connected before it is needed. */
 export interface KafkaClient {
+  /** What may be done with these topics, or with all that match and may be seen. Never makes one. */
+  describeTopics(topics: ConsumerOptions['topics']): Promise<readonly TopicAccess[]>;
+  /** What may be done with a consumer group, whether there is one or not. */
+  describeGroup(groupId: string): Promise<ReadonlySet<Right>>;
   /** How many partitions a topic has. Rejects with MR_KAFKA_UNKNOWN_TOPIC if there is none, and brokers do not make one. */
   partitions(topic: string): Promise<number>;
   /** Where a partition begins and ends now. */

@@ -6,16 +6,21 @@
  */
 import { MillraceError } from '../../core/errors.ts';
 import type { KafkaConnector } from './client.ts';
-import { Cluster, earliest, keyOf, latest, wait } from './kafkajs/cluster.ts';
+import { Cluster, earliest, keyOf, latest, wait, type Node } from './kafkajs/cluster.ts';
 import { codecs, registerCodecs } from './kafkajs/codecs.ts';
 import { Consumer } from './kafkajs/consumer.ts';
-import { Refused } from './kafkajs/errors.ts';
+import { elsewhere, Refused } from './kafkajs/errors.ts';
 import { loadKafkajs } from './kafkajs/package.ts';
 import { createProducer } from './kafkajs/producer.ts';
+import { describeGroup, describeTopics } from './kafkajs/rights.ts';
+import { noRights } from './rights.ts';
 
 /** How often a topic is asked for before it does not exist, and the wait in between in ms: brokers may be making it. */
 const topicAttempts = 5;
 const topicWait = 200;
+/** The same of a coordinator. */
+const coordinatorAttempts = 20;
+const coordinatorWait = 100;
 
 /**
  * A client that is loaded and makes connections when they are needed first. Everything that a broker or a network does wrong is tried
@@ -43,7 +48,31 @@ export const kafkajs: KafkaConnector = async settings => {
     }
   };
 
+  /** The first group of a cluster waits for its coordinator. */
+  const coordinator = async (groupId: string): Promise<Node> => {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await own.orClosed(own.coordinator(groupId));
+      } catch (thrown) {
+        const passing = thrown instanceof Refused && elsewhere.has(thrown.broker);
+        if (!passing || attempt === coordinatorAttempts) throw thrown;
+        await wait(coordinatorWait, own.closed);
+      }
+    }
+  };
+
   return Promise.resolve({
+    describeTopics: async topics =>
+      topics instanceof RegExp || topics.length > 0
+        ? describeTopics(inside, await own.orClosed(own.any()), topics)
+        : [],
+    describeGroup: async groupId => {
+      try {
+        return await describeGroup(inside, await coordinator(groupId), groupId);
+      } catch (thrown) {
+        return noRights(thrown);
+      }
+    },
     partitions,
     async offsets(topic) {
       const all = Array.from({ length: await partitions(topic) }, (_, partition) => ({ topic, partition }));

@@ -43,6 +43,8 @@ export const platformatic: KafkaConnector = async settings => {
     }
   };
   return {
+    describeTopics: topics => own.describeTopics(topics),
+    describeGroup: groupId => own.describeGroup(groupId),
     partitions,
     async offsets(topic) {
       const count = await partitions(topic);

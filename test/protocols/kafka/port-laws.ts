@@ -237,6 +237,19 @@ export const portLaws = (name: string, spec: PortSpec): void => {
         ]);
       });
 
+      test('knows what may be done, and makes no topic', async () => {
+        const topic = await topicOf(3);
+        const missing = newName('missing');
+        const all = new Set(['describe', 'read', 'write']);
+        const [there, not] = await settle(client.describeTopics([topic, missing]));
+        expect(there).toEqual({ topic, partitions: 3, rights: all });
+        expect(not).toMatchObject({ topic: missing, partitions: 0 });
+        expect(not?.rights).toContain('describe');
+        expect(await settle(client.describeTopics(new RegExp(`^${topic}$`)))).toEqual([there]);
+        expect(await settle(client.describeTopics(new RegExp(`^${missing}$`)))).toEqual([]);
+        expect(await settle(client.describeGroup(newName('group')))).toEqual(all);
+      });
+
       test('says which topic is not there', async () => {
         const topic = newName('missing');
         await expect(settle(client.partitions(topic))).rejects.toMatchObject({

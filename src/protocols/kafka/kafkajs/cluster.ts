@@ -111,14 +111,17 @@ export class Node {
   async ask<Answer>(
     api: string,
     args: object,
-    { decode, encode }: { decode?: (raw: Buffer) => Promise<Answer>; encode?: () => Promise<Encoder> } = {},
+    {
+      decode,
+      ...instead
+    }: { decode?: (raw: Buffer) => Promise<Answer>; encode?: () => Promise<Encoder>; apiVersion?: number } = {},
   ): Promise<Answer> {
     try {
       const key = this.#kafkajs.apiKeys[api] ?? -1;
       const { request, response, ...rest } = this.#broker.lookupRequest(key, this.#kafkajs.requests[api])(args);
       const answer = await this.#broker.connectionPool.send({
         ...rest,
-        request: encode === undefined ? request : { ...request, encode },
+        request: { ...request, ...instead },
         response: {
           decode: decode ?? (raw => response.decode(raw)),
           parse: decoded => Promise.resolve(decoded),

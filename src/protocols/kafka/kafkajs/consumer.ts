@@ -19,7 +19,7 @@ import type {
 } from '../client.ts';
 import { assignors, type Counts } from './assignors.ts';
 import { byTopic, earliest, inTime, keyOf, latest, wait, waitAfter, type Cluster, type Node } from './cluster.ts';
-import { code, kafkaError, Refused } from './errors.ts';
+import { code, elsewhere, kafkaError, Refused } from './errors.ts';
 import { decodeFetch, decodeRecords, type Fetched, type FetchedPartition } from './fetched.ts';
 import { Troubles } from './troubles.ts';
 
@@ -78,13 +78,6 @@ interface PartitionAnswers<Extra = unknown> {
     readonly partitions: readonly (Extra & { readonly partition: number; readonly errorCode: number })[];
   }[];
 }
-
-/** The coordinator has moved or is not ready. */
-const elsewhere: ReadonlySet<number> = new Set([
-  code.COORDINATOR_LOAD_IN_PROGRESS,
-  code.COORDINATOR_NOT_AVAILABLE,
-  code.NOT_COORDINATOR,
-]);
 
 type Options = { readonly [Name in keyof ConsumerOptions]-?: NonNullable<ConsumerOptions[Name]> };
 

@@ -26,6 +26,13 @@ export const code = {
   FENCED_INSTANCE_ID: 82,
 } as const;
 
+/** The coordinator has moved or is not ready. */
+export const elsewhere: ReadonlySet<number> = new Set([
+  code.COORDINATOR_LOAD_IN_PROGRESS,
+  code.COORDINATOR_NOT_AVAILABLE,
+  code.NOT_COORDINATOR,
+]);
+
 /** What is not plain MR_KAFKA. */
 const meanings: Readonly<Record<number, ErrorCode>> = {
   3: 'MR_KAFKA_UNKNOWN_TOPIC',

@@ -15,6 +15,7 @@ export const wantedVersion = '2.2.4';
 
 export interface Encoder {
   readonly buffer: Buffer;
+  writeInt8(value: number): this;
   writeInt16(value: number): this;
   writeInt32(value: number): this;
   writeString(value: string | null): this;

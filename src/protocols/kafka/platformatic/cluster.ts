@@ -7,17 +7,12 @@ import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type * as Package from '@platformatic/kafka';
 import { MillraceError, toError } from '../../../core/errors.ts';
-import type { ConnectionSettings, TopicPartition } from '../client.ts';
-import { code, Refused } from '../kafkajs/errors.ts';
+import type { ConnectionSettings, ConsumerOptions, Right, TopicAccess, TopicPartition } from '../client.ts';
+import { code, elsewhere, Refused } from '../kafkajs/errors.ts';
+import { accessOf, noRights, rightsOf } from '../rights.ts';
 
 export type Wire = typeof Package;
 
-/** The coordinator has moved or is not ready. */
-export const elsewhere: ReadonlySet<number> = new Set([
-  code.COORDINATOR_LOAD_IN_PROGRESS,
-  code.COORDINATOR_NOT_AVAILABLE,
-  code.NOT_COORDINATOR,
-]);
 /** The wait in between in ms. */
 const coordinatorAttempts = 20;
 const coordinatorWait = 100;
@@ -294,6 +289,35 @@ export class Cluster {
       if (!elsewhere.has(refusal) || attempt === coordinatorAttempts || this.closed.aborted)
         throw this.refused(refusal, what);
       await wait(coordinatorWait, this.closed);
+    }
+  }
+
+  /** Rights are asked for with it. Makes no topic. */
+  async describeTopics(wanted: ConsumerOptions['topics']): Promise<readonly TopicAccess[]> {
+    const { metadataV12 } = this.wire;
+    const names = wanted instanceof RegExp ? null : [...wanted];
+    if (names?.length === 0) return [];
+    const { topics } = await this.any('looking for topics', metadataV12.api, names, false, true);
+    return topics
+      .map(({ name, ...rest }) => ({ topic: name ?? '', ...rest }))
+      .filter(({ topic, isInternal }) => !(wanted instanceof RegExp) || (!isInternal && wanted.test(topic)))
+      .map(({ topic, errorCode, partitions: { length: partitions }, topicAuthorizedOperations }) =>
+        accessOf(topic, errorCode, partitions, topicAuthorizedOperations, () =>
+          this.refused(errorCode, `looking for topic ${topic}`),
+        ),
+      );
+  }
+
+  async describeGroup(groupId: string): Promise<ReadonlySet<Right>> {
+    const what = `looking for group ${groupId}`;
+    try {
+      const coordinator = await this.coordinator(groupId);
+      const { groups } = await this.ask(coordinator, what, this.wire.describeGroupsV5.api, [groupId], true);
+      const { errorCode = 0, authorizedOperations = 0 } = groups[0] ?? {};
+      if (errorCode !== 0) throw this.refused(errorCode, what);
+      return rightsOf(authorizedOperations);
+    } catch (thrown) {
+      return noRights(thrown);
     }
   }
 

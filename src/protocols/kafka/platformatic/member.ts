@@ -19,9 +19,9 @@ import type {
   TopicPartition,
 } from '../client.ts';
 import { assignors } from '../kafkajs/assignors.ts';
-import { code, Refused } from '../kafkajs/errors.ts';
+import { code, elsewhere, Refused } from '../kafkajs/errors.ts';
 import { Troubles } from '../kafkajs/troubles.ts';
-import { byTopic, Cluster, Connections, elsewhere, nameOf, wait, type Address, type Wire } from './cluster.ts';
+import { byTopic, Cluster, Connections, nameOf, wait, type Address, type Wire } from './cluster.ts';
 
 /** The wait before something that failed is tried again, in ms. */
 const again = 500;
