@@ -48,6 +48,8 @@ const withKafka = jars({
 export const flumeMissing = plain.missing;
 /** The class path of Flume; fetches what is not there. */
 export const flumeClasspath = plain.classpath;
+/** The same with Kafka's components. */
+export const flumeKafkaClasspath = withKafka.classpath;
 
 export interface FlumeOptions {
   /** The text of the properties file. */

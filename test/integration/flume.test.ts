@@ -1,72 +1,17 @@
 import { once } from 'node:events';
-import {
-  appendFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
-import { flume, flumeClasspath, flumeMissing } from '../../bench/flume.ts';
-import { freePort, start, type Running } from '../../bench/processes.ts';
+import { flumeClasspath, flumeMissing } from '../../bench/flume.ts';
+import { freePort, type Running } from '../../bench/processes.ts';
 import { built } from '../built.ts';
 import { describeReal } from '../real.ts';
+import { both, configuration, folder, launch, listens, removeFolder, stopAll, until, type Agent } from './agents.ts';
 
 // The same configurations by real Flume 1.11 and by millrace, side by side.
 const describeFlume = await describeReal('comparisons with real Flume', flumeMissing(), flumeClasspath);
-
-const root = resolve(import.meta.dirname, '../..');
-const folder = mkdtempSync(join(tmpdir(), 'beside-flume-'));
-const running: Running[] = [];
-
-const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
-  const late = AbortSignal.timeout(30_000);
-  while (!(await Promise.resolve(holds()).catch(() => false))) {
-    if (late.aborted) throw new Error(`waited too long until ${what}`);
-    await new Promise(next => setTimeout(next, 20));
-  }
-};
-
-const agents = {
-  flume: async (conf: string): Promise<Running> => {
-    const agent = await flume({ conf });
-    await agent.ready;
-    return agent;
-  },
-  millrace: (conf: string): Promise<Running> => {
-    const file = join(mkdtempSync(join(folder, 'conf-')), 'flume.conf');
-    writeFileSync(file, conf);
-    return Promise.resolve(
-      start(process.execPath, [join(root, 'dist/cli.js'), 'agent', '-n', 'a1', '-f', file], { cwd: folder }),
-    );
-  },
-};
-type Agent = keyof typeof agents;
-const both = Object.keys(agents) as Agent[];
-
-const launch = async (agent: Agent, conf: string): Promise<Running> => {
-  const one = await agents[agent](conf);
-  running.push(one);
-  return one;
-};
-
-const listens = (port: number) =>
-  until(`port ${port} listens`, async () => {
-    const socket = connect(port, '127.0.0.1');
-    const [event] = await Promise.race([
-      once(socket, 'connect').then(() => ['connect']),
-      once(socket, 'error').then(() => ['error']),
-    ]);
-    socket.destroy();
-    return event === 'connect';
-  });
 
 /** Asks the same of both and returns both answers. */
 const ask = async <A>(
@@ -84,24 +29,17 @@ const ask = async <A>(
   return Object.fromEntries(answers) as Record<Agent, A>;
 };
 
-const wiring = (source: string, { channel = '', sink = 'type = null' } = {}): string => {
-  const keys = (prefix: string, text: string) =>
-    text
-      .split('\n')
-      .map(line => line.trim())
-      .filter(line => line !== '')
-      .map(line => `a1.${prefix}.${line}\n`)
-      .join('');
-  return (
-    `a1.sources = r1\na1.channels = c1\n${keys('sources.r1', `${source}\nchannels = c1`)}${keys('channels.c1', `type = memory\n${channel}`)}` +
-    (sink === '' ? '' : `a1.sinks = k1\n${keys('sinks.k1', `${sink}\nchannel = c1`)}`)
-  );
-};
+const wiring = (source: string, { channel = '', sink = 'type = null' } = {}): string =>
+  configuration({
+    'sources r1': `${source}\nchannels = c1`,
+    'channels c1': `type = memory\n${channel}`,
+    ...(sink !== '' && { 'sinks k1': `${sink}\nchannel = c1` }),
+  });
 
 describeFlume('beside real Flume', () => {
   beforeAll(built, 120_000);
-  afterEach(() => Promise.all(running.splice(0).map(one => one.stop())));
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  afterEach(stopAll);
+  afterAll(removeFolder);
 
   it('the HTTP source answers with the same status', async () => {
     const cases: readonly (readonly [what: string, method: string, body: string | Buffer, type?: string])[] = [
@@ -289,7 +227,6 @@ describeFlume('beside real Flume', () => {
       await until(`${first} has written all`, () => written().length === 100);
       // Real Flume writes positions five seconds after its start at the earliest, or when it stops.
       await one.stop();
-      running.splice(0);
       appendFileSync(log, lines(100, 150).join('\n') + '\n');
       await launch(second, conf);
       await until(`${second} has written the rest`, () => written().length >= 150);
@@ -392,7 +329,6 @@ describeFlume('beside real Flume', () => {
       /channel is full|Channel full|ChannelFull|cannot write/i.test(flume.output()),
     );
     await flume.stop();
-    running.splice(0);
     const sink = `type = file_roll\nsink.directory = ${to}\nsink.rollInterval = 0`;
     await launch('millrace', wiring(source, { sink }));
     await until('the file is completed', () => readdirSync(from).includes('a.COMPLETED'));
