@@ -20,6 +20,7 @@ const names = [
   'w2-http-group-commit',
   'w3-netcat',
   'kernel',
+  'w5-kafka',
   'w6-latency',
   'w7-idle-files',
   'w8-restart',
