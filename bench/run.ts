@@ -21,6 +21,7 @@ const names = [
   'w3-netcat',
   'kernel',
   'w5-kafka',
+  'w5-kafka-flow',
   'w6-latency',
   'w7-idle-files',
   'w8-restart',
