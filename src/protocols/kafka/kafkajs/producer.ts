@@ -12,7 +12,7 @@ import { code, Refused } from './errors.ts';
 import { encodeRecordBatch } from '../record-batch.ts';
 import type { Codec } from './package.ts';
 
-/** How often a batch is sent before the caller hears of it. Together with the waits about three seconds. */
+/** How often a batch is sent before the caller hears of it: about three seconds if brokers answer, and else `requestTimeout`. */
 const attempts = 6;
 
 interface ProducerId {
@@ -149,6 +149,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
       if (idempotent) await producerFor(state, state.producer);
       state.unsure = undefined;
     }
+    const patience = Date.now() + requestTimeout;
     for (let attempt = 1; ; attempt++) {
       const before = state.unsure;
       try {
@@ -165,7 +166,11 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
           state.unsure = before;
           throw error;
         }
-        if (attempt >= attempts || cluster.closed.aborted) throw error;
+        if (cluster.closed.aborted) throw error;
+        const late = Date.now() > patience;
+        // Who leads now is for the next call to know.
+        if (late) await cluster.refresh([to.topic]).catch(() => undefined);
+        if (late || attempt >= attempts) throw error;
       }
       await wait(waitAfter(attempt, 1000), cluster.closed);
       await cluster.refresh([to.topic]).catch(() => undefined);
