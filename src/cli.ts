@@ -2,7 +2,7 @@
 /**
  * The command line: `agent`, `validate`, `channel`, `list`, `help`, `version`.
  *
- * Exit status: 0 all is well, 1 the configuration has errors, or events of a channel are missing or damaged, 2 the arguments
+ * Exit status: 0 all is well, 1 the configuration has errors, or what it names is not there (`--connect`), or events of a channel are missing or damaged, 2 the arguments
  * are wrong, 3 the agent or channel could not drain, or the channel's directory is in use or its disk refused something.
  *
  * @module
@@ -25,6 +25,7 @@ import {
 import { componentHelp, componentList } from './agent/help.ts';
 import { agentLog } from './agent/log.ts';
 import { check, type Checked } from './agent/plan.ts';
+import { probe } from './agent/probe.ts';
 import { isRemote } from './agent/properties.ts';
 import { builtIn } from './agent/registry.ts';
 import { printProblems, problemsAsJson } from './agent/report.ts';
@@ -143,11 +144,14 @@ const validate = async (given: {
   confUri?: readonly string[];
   name?: string;
   format: string;
+  connect?: true;
 }): Promise<void> => {
   const configuration = await checked(filesOf(given), given.name);
-  if (given.format === 'json') process.stdout.write(`${problemsAsJson(configuration.problems)}\n`);
-  else process.stdout.write(`${printProblems(configuration.problems, { colour: process.stdout.isTTY })}\n`);
-  if (configuration.problems.some(({ severity }) => severity === 'error')) process.exitCode = status.badConfiguration;
+  const found = given.connect === true ? await probe(configuration.plans) : [];
+  const problems = [...configuration.problems, ...found];
+  if (given.format === 'json') process.stdout.write(`${problemsAsJson(problems)}\n`);
+  else process.stdout.write(`${printProblems(problems, { colour: process.stdout.isTTY })}\n`);
+  if (problems.some(({ severity }) => severity === 'error')) process.exitCode = status.badConfiguration;
 };
 
 /** Runs one of the commands for a channel's directory; what it throws is printed, and makes the status. */
@@ -246,7 +250,13 @@ program
   .option('-n, --name <name>', 'only this agent')
   .option('-f, --conf-file <file>', 'configuration; may be repeated', every)
   .option('-u, --conf-uri <uri>', 'the same at a file:, http: or https: address', every)
+  .option('--connect', 'if it has no errors, try what it names: brokers, logins, topics, rights; changes nothing there')
   .option('--format <format>', 'text or json', 'text')
+  .addHelpText(
+    'after',
+    '\nExit status 1 if there are errors. Without --connect nothing is contacted. With it, each component that can try what it\n' +
+      'needs does so for at most 30 s, and notes say what is there: for now those for Kafka.',
+  )
   .action(validate);
 
 const channel = program

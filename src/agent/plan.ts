@@ -49,6 +49,8 @@ export interface Plan {
 export interface Checked {
   /** Absent when there are errors, or several agents to choose from. */
   readonly plan?: Plan;
+  /** Of all agents that were checked; none when there are errors. */
+  readonly plans: readonly Plan[];
   readonly problems: readonly Problem[];
 }
 
@@ -69,25 +71,26 @@ export const check = async ({ files, agent, registry, lookups, run }: Given): Pr
   const problems = new Problems();
   const entries = await readProperties(files, problems);
   const unreadable = entries.size === 0 && problems.errors > 0;
-  const plan = unreadable
-    ? undefined
+  const planned = unreadable
+    ? []
     : await planAgents(entries, { files, agent, registry, lookups, run: run ?? runCommand }, problems);
-  const all = inFileOrder(problems.all);
-  return { problems: all, ...(plan !== undefined && problems.errors === 0 && { plan }) };
+  const plans = problems.errors === 0 ? planned : [];
+  const [plan, ...others] = plans;
+  return { problems: inFileOrder(problems.all), plans, ...(plan !== undefined && others.length === 0 && { plan }) };
 };
 
 const planAgents = async (
   entries: Entries,
   { files, agent, registry, lookups, run }: Required<Given>,
   problems: Problems,
-): Promise<Plan | undefined> => {
+): Promise<readonly Plan[]> => {
   const { entries: resolved, used } = substitute(entries, lookups, problems);
   const agents = readAgents(resolved, used, problems);
   const names = [...agents.keys()];
   const [file = ''] = files;
   if (names.length === 0) {
     problems.error(undefined, 'no agent is configured', { file, expected: `lines like ${agent ?? 'a1'}.sources = r1` });
-    return undefined;
+    return [];
   }
   if (agent !== undefined && !agents.has(agent)) {
     const close = nearest(agent, names);
@@ -96,7 +99,7 @@ const planAgents = async (
       expected: oneOf(names),
       ...(close !== undefined && { suggestion: close }),
     });
-    return undefined;
+    return [];
   }
   const chosen = agent === undefined ? names : [agent];
   let filtered = resolved;
@@ -105,7 +108,7 @@ const planAgents = async (
   for (const [name, keys] of readAgents(filtered, used, new Problems())) {
     if (chosen.includes(name)) plans.push(await planAgent(keys, registry, file, problems));
   }
-  return plans.length === 1 ? plans[0] : undefined;
+  return plans;
 };
 
 const planAgent = async (agent: AgentKeys, registry: Registry, file: string, problems: Problems): Promise<Plan> => {

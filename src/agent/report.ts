@@ -16,13 +16,10 @@ export interface Place {
   readonly text: string;
 }
 
-/** One thing that is wrong. An error keeps an agent from starting; a warning does not. */
+/** One thing that is wrong. An error keeps an agent from starting, a warning does not; a note says what is well. */
 export interface Problem {
-  readonly severity: 'error' | 'warning';
-  readonly code: Extract<
-    ErrorCode,
-    'MR_CONFIG' | 'MR_IO' | 'MR_NOT_BUILT_IN' | 'MR_CORRUPT_FILE' | 'MR_DATA_LOST' | 'MR_WRONG_KEY'
-  >;
+  readonly severity: 'error' | 'warning' | 'note';
+  readonly code: ErrorCode;
   /** What was found. */
   readonly message: string;
   /** What would have been right. */
@@ -45,7 +42,7 @@ type More = Partial<Pick<Problem, 'code' | 'expected' | 'suggestion' | 'advice' 
 /** Where problems are written down. */
 export class Problems {
   readonly all: Problem[] = [];
-  readonly #counts = { error: 0, warning: 0 };
+  readonly #counts = { error: 0, warning: 0, note: 0 };
 
   /** How many errors there were, kept or not. */
   get errors(): number {
@@ -53,14 +50,14 @@ export class Problems {
   }
 
   error(place: Place | undefined, message: string, more: More = {}): void {
-    this.#add('error', place, message, more);
+    this.add('error', place, message, more);
   }
 
   warn(place: Place | undefined, message: string, more: More = {}): void {
-    this.#add('warning', place, message, more);
+    this.add('warning', place, message, more);
   }
 
-  #add(severity: Problem['severity'], place: Place | undefined, message: string, more: More): void {
+  add(severity: Problem['severity'], place: Place | undefined, message: string, more: More = {}): void {
     const count = ++this.#counts[severity];
     if (count < problemLimit) {
       this.all.push({ severity, code: 'MR_CONFIG', message, ...(place && { place }), ...more });
@@ -108,6 +105,8 @@ const excerpt = ({ text, column, length }: Place): readonly [string, string] => 
   return [line, line.slice(0, before).replace(/[^\t]/g, ' ') + carets];
 };
 
+const tints: Readonly<Record<Problem['severity'], string>> = { error: '31;1', warning: '33;1', note: '32;1' };
+
 export interface ReportOptions {
   /** Colours, for a terminal. */
   readonly colour?: boolean;
@@ -125,10 +124,10 @@ export const printProblems = (problems: readonly Problem[], { colour = false }: 
   const paint = (code: string, text: string): string => (colour ? `\u001b[${code}m${text}\u001b[0m` : text);
   const lines = inFileOrder(problems).flatMap(({ severity, message, expected, suggestion, advice, place, file }) => {
     const where = place === undefined ? file : `${place.file}:${place.line}:${place.column}`;
-    const tint = severity === 'error' ? '31;1' : '33;1';
+    const tint = tints[severity];
     const found = `${paint(tint, `${severity}:`)} ${printable(message)}`;
     const block = [where === undefined ? found : `${paint('1', `${printable(where)}:`)} ${found}`];
-    if (place !== undefined) {
+    if (place !== undefined && severity !== 'note') {
       const [line, carets] = excerpt(place);
       block.push(`  ${line}`, `  ${paint(tint, carets)}`);
     }
@@ -140,11 +139,15 @@ export const printProblems = (problems: readonly Problem[], { colour = false }: 
   return [...lines, paint('1', summary(problems))].join('\n');
 };
 
+const countsOf = (problems: readonly Problem[]) => {
+  const of = (severity: Problem['severity']) => problems.filter(problem => problem.severity === severity).length;
+  return { errors: of('error'), warnings: of('warning'), notes: of('note') };
+};
+
 const counted = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
 
 const summary = (problems: readonly Problem[]): string => {
-  const errors = problems.filter(p => p.severity === 'error').length;
-  const warnings = problems.length - errors;
+  const { errors, warnings } = countsOf(problems);
   if (errors === 0 && warnings === 0) return 'no problems found';
   return [errors > 0 && counted(errors, 'error'), warnings > 0 && counted(warnings, 'warning')]
     .filter(Boolean)
@@ -154,7 +157,7 @@ const summary = (problems: readonly Problem[]): string => {
 /**
  * The same as JSON, for editors and CI. This shape only grows:
  *
- *     { "errors": 1, "warnings": 0, "problems": [{
+ *     { "errors": 1, "warnings": 0, "notes": 0, "problems": [{
  *         "severity": "error", "code": "MR_CONFIG",
  *         "file": "flume.conf", "line": 12, "column": 22, "length": 3, "text": "a1.sources.r1.port = abc",
  *         "message": "a1.sources.r1.port is \"abc\"", "expected": "a port, 0–65535",
@@ -165,8 +168,7 @@ const summary = (problems: readonly Problem[]): string => {
 export const problemsAsJson = (problems: readonly Problem[]): string =>
   JSON.stringify(
     {
-      errors: problems.filter(p => p.severity === 'error').length,
-      warnings: problems.filter(p => p.severity === 'warning').length,
+      ...countsOf(problems),
       problems: inFileOrder(problems).map(({ severity, code, message, expected, suggestion, advice, place, file }) => ({
         severity,
         code,

@@ -7,11 +7,36 @@
 import type { Observable } from 'rxjs';
 import type { z } from 'zod';
 import type { Delivery } from './delivery.ts';
+import type { ErrorCode } from './errors.ts';
 import type { FlumeEvent } from './event.ts';
 import { parseOptions } from './options.ts';
 import type { MaxInFlight, Redelivery } from './outlet.ts';
+import type { Log } from './scope.ts';
 import { createSink, type Sink, type SinkOptions, type SinkWriter } from './sink.ts';
 import { createSource, type SourceOpener, type SourceOptions } from './source.ts';
+
+/** What a component found when it tried what its options name. No secret is in it. */
+export interface Finding {
+  /** An error: it cannot work like this. A note says what is there. */
+  readonly severity: 'error' | 'warning' | 'note';
+  /** Default MR_CONFIG. */
+  readonly code?: ErrorCode;
+  readonly message: string;
+  /** The option that says so. */
+  readonly option?: string;
+  /** What to do, as a sentence. */
+  readonly advice?: string;
+}
+
+/** What a component has while it tries something. */
+export interface ProbeContext {
+  readonly log: Log;
+  /** It took too long: connections are to be closed. */
+  readonly signal: AbortSignal;
+  /** Of a channel: whether a source puts into it, and whether a sink takes from it. */
+  readonly fed: boolean;
+  readonly drained: boolean;
+}
 
 /** The description of a component, beside its code. */
 export interface ComponentInfo<S extends z.ZodObject = z.ZodObject> {
@@ -24,6 +49,11 @@ export interface ComponentInfo<S extends z.ZodObject = z.ZodObject> {
   readonly options: S;
   /** The option that bounds a batch, which Flume checks against the channel's transaction capacity. */
   readonly batchSizeOption?: string;
+  /**
+   * Tries whether what these options name elsewhere is there and may be used, for `millrace validate --connect`. Changes
+   * nothing. What is wrong is in the findings; it rejects with what it did not expect.
+   */
+  probe?(options: z.output<S>, context: ProbeContext): Promise<readonly Finding[]>;
 }
 
 /** How one instance is told apart from others of its kind, in metrics and logs. Default: the component's type. */

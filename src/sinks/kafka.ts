@@ -12,6 +12,7 @@ import type { SinkContext, SinkWriter } from '../core/sink.ts';
 import { own } from '../protocols/kafka/address.ts';
 import type { KafkaClient } from '../protocols/kafka/client.ts';
 import { connectTo } from '../protocols/kafka/connect.ts';
+import { probeKafka } from '../protocols/kafka/probe.ts';
 import {
   checkKafka,
   connectionFields,
@@ -102,7 +103,27 @@ export const kafkaSink = defineSink({
   batchSizeOption: 'batchSize',
   options,
   open: options => new Producing(options),
+  probe(options, context) {
+    const { defaultPartitionId: partition, acks, compression } = options;
+    const topic = ownTopic(options);
+    return probeKafka(
+      options,
+      {
+        topics: topic === undefined ? [] : [topic],
+        option: 'topic',
+        read: false,
+        write: true,
+        partition,
+        producer: producerOf(acks, compression, options.producer),
+      },
+      context,
+    );
+  },
 });
+
+/** Undefined if events are going to name theirs. */
+const ownTopic = ({ topic, allowTopicOverride }: Options): string | undefined =>
+  topic === usualTopic || (allowTopicOverride && topic.includes('%')) ? undefined : topic;
 
 class Producing implements SinkWriter {
   readonly gather = gatherBytes;
@@ -154,8 +175,8 @@ class Producing implements SinkWriter {
 
   /** So that trouble shows at the start. Events may go elsewhere, so a topic that is not there is no reason to wait. */
   async #tryTopic(client: KafkaClient): Promise<void> {
-    const { topic, allowTopicOverride } = this.#options;
-    if (topic === usualTopic || (allowTopicOverride && topic.includes('%'))) return;
+    const topic = ownTopic(this.#options);
+    if (topic === undefined) return;
     try {
       await client.partitions(topic);
     } catch (thrown) {

@@ -7,7 +7,14 @@
  */
 import { Observable, type OperatorFunction } from 'rxjs';
 import { z } from 'zod';
-import { defineSource, describe, type Identity, type SourceTuning } from '../core/component.ts';
+import {
+  defineSource,
+  describe,
+  type Finding,
+  type Identity,
+  type ProbeContext,
+  type SourceTuning,
+} from '../core/component.ts';
 import { MillraceError, toError } from '../core/errors.ts';
 import { newHeaders, noHeaders, type FlumeEvent, type Headers } from '../core/event.ts';
 import type { Delivery } from '../core/delivery.ts';
@@ -20,6 +27,7 @@ import type { KafkaClient, ReadRecord, RecordHeaders, TopicPartition } from '../
 import { connectTo } from '../protocols/kafka/connect.ts';
 import { GroupReader, withGroupCounters, type Taken } from '../protocols/kafka/group-reader.ts';
 import { groupFields, groupOptionsOf } from '../protocols/kafka/group-options.ts';
+import { probeKafka } from '../protocols/kafka/probe.ts';
 import { checkKafka, connectionFields, consumerFields, consumerOf } from '../protocols/kafka/properties.ts';
 
 const fields = {
@@ -55,7 +63,11 @@ const options = z.object(fields).superRefine((given, context) => {
   checkKafka(given, context);
   const { topics = [], topicsRegex } = given;
   if (topicsRegex === undefined && topics.length === 0)
-    context.addIssue({ code: 'custom', path: ['topics'], message: 'there are none: name some, or give a regular expression for them' });
+    context.addIssue({
+      code: 'custom',
+      path: ['topics'],
+      message: 'there are none: name some, or give a regular expression for them',
+    });
   try {
     if (topicsRegex !== undefined) new RegExp(topicsRegex);
   } catch (thrown) {
@@ -64,6 +76,9 @@ const options = z.object(fields).superRefine((given, context) => {
 });
 type Options = z.output<typeof options>;
 export type KafkaSourceOptions = z.input<typeof options>;
+
+const topicsOf = ({ topics = [], topicsRegex }: Options): readonly string[] | RegExp =>
+  topicsRegex === undefined ? topics : new RegExp(`^(?:${topicsRegex})$`);
 
 class Consuming implements SourceSession<Taken> {
   readonly #options: Options;
@@ -79,11 +94,11 @@ class Consuming implements SourceSession<Taken> {
     this.#emitter = emitter;
     this.#client = client;
     this.#mapped = Object.entries(options.headers);
-    const { topics = [], topicsRegex, groupId, deadLetter: letter } = options;
+    const { groupId, deadLetter: letter } = options;
     const { offsetReset, ...consumer } = consumerOf(options.consumer);
     this.#reader = new GroupReader(
       client,
-      { ...consumer, groupId, topics: topicsRegex === undefined ? topics : new RegExp(`^(?:${topicsRegex})$`) },
+      { ...consumer, groupId, topics: topicsOf(options) },
       { ...groupOptionsOf(options, offsetReset, 'latest'), ...(letter !== undefined && { onPoison: 'pass' }) },
       {
         decode: (record, of) => this.#eventOf(record, of),
@@ -189,6 +204,18 @@ const info = {
   summary: 'Records of Kafka topics, as a member of a consumer group.',
   batchSizeOption: 'batchSize',
   options,
+  probe: (given: Options, context: ProbeContext): Promise<readonly Finding[]> =>
+    probeKafka(
+      given,
+      {
+        topics: topicsOf(given),
+        option: given.topicsRegex === undefined ? 'topics' : 'topicsRegex',
+        read: true,
+        write: false,
+        groupId: given.groupId,
+      },
+      context,
+    ),
 };
 
 const reading = defineSource({

@@ -450,7 +450,7 @@ class Cluster implements MemoryKafka {
       },
       offsets: async topic => {
         await this.travel();
-        if (this.isForbidden('read', topic)) throw forbiddenTo('read', topic);
+        if (this.isForbidden('describe', topic)) throw forbiddenTo('describe', topic);
         const found = this.topic(topic).logs.map(({ first, end }, partition) => ({ topic, partition, first, end }));
         await this.travel();
         return found;

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
@@ -110,6 +110,52 @@ ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
     await new Promise(resolve => taken.close(resolve));
     await until(() => agent.troubles.size === 0);
     await agent.stop({ timeout: 10_000 });
+  });
+
+  it('knows from a file channel how far files were read, whatever the position file says', async () => {
+    const dir = mkdtempSync(join(folder, 'tail-'));
+    const configuration = `
+a1.sources = r1
+a1.channels = c1
+a1.sources.r1.type = taildir
+a1.sources.r1.filegroups = f1
+a1.sources.r1.filegroups.f1 = ${dir}/app.log
+a1.sources.r1.positionFile = ${dir}/positions.json
+a1.sources.r1.channels = c1
+a1.channels.c1.type = file
+a1.channels.c1.checkpointDir = ${dir}/checkpoint
+a1.channels.c1.dataDirs = ${dir}/data`;
+    const has = (events: number, counters: (key: string) => Record<string, unknown>) =>
+      until(() => Number(counters('CHANNEL.c1')['ChannelSize']) >= events);
+
+    writeFileSync(join(dir, 'app.log'), 'one\ntwo\n');
+    const first = await start(configuration);
+    await has(2, first.counters);
+    await first.agent.stop({ timeout: 5000 });
+    rmSync(join(dir, 'positions.json'));
+    appendFileSync(join(dir, 'app.log'), 'three\n');
+    const second = await start(configuration);
+    await has(3, second.counters);
+    expect(second.counters('SOURCE.r1')['EventReceivedCount']).toBe(1);
+    await second.agent.stop({ timeout: 5000 });
+  });
+
+  it('stops a source that waits for its channel to open', async () => {
+    const dir = mkdtempSync(join(folder, 'locked-'));
+    writeFileSync(join(dir, 'file'), '');
+    const { agent, log } = await start(`
+a1.sources = r1
+a1.channels = c1
+a1.sources.r1.type = taildir
+a1.sources.r1.filegroups = f1
+a1.sources.r1.filegroups.f1 = ${dir}/app.log
+a1.sources.r1.positionFile = ${dir}/positions.json
+a1.sources.r1.channels = c1
+a1.channels.c1.type = file
+a1.channels.c1.checkpointDir = ${dir}/file/checkpoint
+a1.channels.c1.dataDirs = ${dir}/file/data`);
+    await until(() => log.entries.some(({ message }) => message.includes('c1 can not be opened')));
+    await agent.stop({ timeout: 5000 });
   });
 
   it('gives up a drain that takes too long, and says how much was held', async () => {

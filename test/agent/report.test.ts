@@ -72,11 +72,19 @@ more.conf: error: there is no such file
   });
 });
 
+test('a note says where it is from, and counts as no problem', () => {
+  const one = new Problems();
+  one.add('note', place('a1.sinks.k1.kafka.topic = t', 25), 'topic t has 6 partitions');
+  expect(printProblems(one.all)).toBe('flume.conf:12:25: note: topic t has 6 partitions\nno problems found');
+  expect(JSON.parse(problemsAsJson(one.all))).toMatchObject({ errors: 0, warnings: 0, notes: 1 });
+});
+
 describe('for programs', () => {
   test('every member is there, in file order', () => {
     expect(JSON.parse(problemsAsJson(problems.all))).toEqual({
       errors: 2,
       warnings: 1,
+      notes: 0,
       problems: [
         {
           severity: 'error',
@@ -95,7 +103,7 @@ describe('for programs', () => {
         expect.objectContaining({ code: 'MR_IO', file: 'more.conf', line: null, text: null, advice: 'Check -f.' }),
       ],
     });
-    expect(JSON.parse(problemsAsJson([]))).toEqual({ errors: 0, warnings: 0, problems: [] });
+    expect(JSON.parse(problemsAsJson([]))).toEqual({ errors: 0, warnings: 0, notes: 0, problems: [] });
   });
 });
 

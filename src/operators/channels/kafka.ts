@@ -7,6 +7,7 @@
 import { z } from 'zod';
 import type { Timer } from '../../core/clock.ts';
 import { defineChannel, type EventChannel, type Store, type StoreContext } from '../../core/channel.ts';
+import type { Finding, ProbeContext } from '../../core/component.ts';
 import { Deque } from '../../core/deque.ts';
 import { isPermanent, toError } from '../../core/errors.ts';
 import { Batch, headers, noHeaders, type FlumeEvent } from '../../core/event.ts';
@@ -18,6 +19,7 @@ import type { KafkaClient, ReadRecord, TopicPartition } from '../../protocols/ka
 import { connectTo } from '../../protocols/kafka/connect.ts';
 import { groupFields, groupOptionsOf } from '../../protocols/kafka/group-options.ts';
 import { GroupReader, withGroupCounters, type Partition, type Taken } from '../../protocols/kafka/group-reader.ts';
+import { probeKafka } from '../../protocols/kafka/probe.ts';
 import {
   checkKafka,
   connectionFields,
@@ -446,4 +448,18 @@ export const kafkaChannel: EventChannel<typeof options> = defineChannel({
   summary: 'Holds events in a Kafka topic, which channels of several agents may share.',
   options,
   open: <T>(given: Options): Store<T> => new KafkaStore(given) as Store<unknown> as Store<T>,
+  probe: (given: Options, context: ProbeContext): Promise<readonly Finding[]> =>
+    probeKafka(
+      given,
+      {
+        topics: [given.topic],
+        option: 'topic',
+        read: context.drained,
+        write: context.fed,
+        partition: given.defaultPartitionId,
+        groupId: context.drained ? given.groupId : undefined,
+        ...(context.fed && { producer: producerOf('all', given.compression, given.producer) }),
+      },
+      context,
+    ),
 });

@@ -128,6 +128,33 @@ export interface ProducerOptions {
 export const compressions = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const;
 export type Compression = (typeof compressions)[number];
 
+/** Records for one partition, in order. */
+export interface Write {
+  readonly to: TopicPartition;
+  readonly records: readonly NewRecord[];
+}
+
+/** Writes and the offset of a group in one partition: all of it is there, or nothing. Ids exclude each other, whoever has them. */
+export interface KafkaTransactions {
+  /**
+   * Whoever used this id before can commit nothing from now on, and what they had not committed is aborted. Resolves when
+   * that is over.
+   */
+  begin(id: string, groupId: string, of: TopicPartition): Promise<TransactionalProducer>;
+  close(): Promise<void>;
+}
+
+/** From one `begin` of an id until the next, or until a commit fails. */
+export interface TransactionalProducer {
+  /** Where the group was when it began; undefined if it never committed there. */
+  readonly position: number | undefined;
+  /**
+   * One transaction: these records, and that the group goes on at `next`. One at a time. A rejection means that nobody knows
+   * whether it is committed; `begin` ends it and tells.
+   */
+  commit(writes: readonly Write[], next: number, compression?: Compression): Promise<void>;
+}
+
 export const rights = ['describe', 'read', 'write'] as const;
 /** Of whoever has logged in. Brokers give no other answer than a refusal where there is no right to describe. */
 export type Right = (typeof rights)[number];
@@ -142,7 +169,7 @@ export interface TopicAccess {
 
 /** A connection to a cluster. Nothing is connected before it is needed. */
 export interface KafkaClient {
-  /** What may be done with these topics, or with all that match and may be seen. Never makes one. */
+  /** What may be done with these topics, or with all that match and may be seen. Never makes one; asks a broker also if there are none. */
   describeTopics(topics: ConsumerOptions['topics']): Promise<readonly TopicAccess[]>;
   /** What may be done with a consumer group, whether there is one or not. */
   describeGroup(groupId: string): Promise<ReadonlySet<Right>>;
@@ -152,6 +179,8 @@ export interface KafkaClient {
   offsets(topic: string): Promise<readonly Omit<Assigned, 'committed'>[]>;
   producer(options?: ProducerOptions): KafkaProducer;
   consumer(options: ConsumerOptions, listener: ConsumerListener): KafkaConsumer;
+  /** Not every client can. */
+  transactions?(): KafkaTransactions;
   /** After its producers and consumers are closed. */
   close(): Promise<void>;
 }

@@ -62,10 +62,7 @@ export const kafkajs: KafkaConnector = async settings => {
   };
 
   return Promise.resolve({
-    describeTopics: async topics =>
-      topics instanceof RegExp || topics.length > 0
-        ? describeTopics(inside, await own.orClosed(own.any()), topics)
-        : [],
+    describeTopics: async topics => describeTopics(inside, await own.orClosed(own.any()), topics),
     describeGroup: async groupId => {
       try {
         return await describeGroup(inside, await coordinator(groupId), groupId);

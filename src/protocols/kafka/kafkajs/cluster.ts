@@ -327,15 +327,15 @@ export class Cluster {
     return leader === undefined || leader < 0 ? undefined : leader;
   }
 
-  /** Who looks after a group. */
-  async coordinator(groupId: string): Promise<Node> {
+  /** Who looks after a group, or after the transactions of an id. */
+  async coordinator(id: string, of: 'group' | 'transactions' = 'group'): Promise<Node> {
     const node = await this.any();
     const answer = await node.ask<{
       errorCode: number;
       coordinator: { nodeId: number; host: string; port: number };
-    }>('GroupCoordinator', { groupId });
+    }>('GroupCoordinator', { groupId: id, coordinatorType: of === 'group' ? 0 : 1 });
     if (answer.errorCode !== 0)
-      throw new Refused(this.kafkajs, answer.errorCode, `looking for the coordinator of group ${groupId}`);
+      throw new Refused(this.kafkajs, answer.errorCode, `looking for the coordinator of ${of} ${id}`);
     const { nodeId, host, port } = answer.coordinator;
     this.#addresses.set(nodeId, `${host}:${port}`);
     return this.node(nodeId);

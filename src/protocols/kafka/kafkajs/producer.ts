@@ -5,20 +5,13 @@
  * @module
  */
 import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
-import type { KafkaProducer, NewRecord, ProducerOptions, RecordHeaders, TopicPartition } from '../client.ts';
+import type { KafkaProducer, NewRecord, ProducerOptions, TopicPartition } from '../client.ts';
 import { keyOf, wait, waitAfter, type Cluster } from './cluster.ts';
-import { codecNumbers } from './codecs.ts';
 import { code, Refused } from './errors.ts';
-import { encodeRecordBatch } from '../record-batch.ts';
-import type { Codec } from './package.ts';
+import { leaderOf, packingOf, produce, type ProducerId } from './produce.ts';
 
 /** How often a batch is sent before the caller hears of it: about three seconds if brokers answer, and else `requestTimeout`. */
 const attempts = 6;
-
-interface ProducerId {
-  readonly id: string;
-  readonly epoch: number;
-}
 
 interface Partition {
   busy: boolean;
@@ -27,17 +20,6 @@ interface Partition {
   sequence: number;
   /** Was sent with this sequence number and may be in. Only the same may be sent with it again. */
   unsure: readonly NewRecord[] | undefined;
-}
-
-interface ProduceAnswer {
-  readonly topics: readonly {
-    readonly topicName: string;
-    readonly partitions: readonly {
-      readonly partition: number;
-      readonly errorCode: number;
-      readonly baseOffset: string;
-    }[];
-  }[];
 }
 
 /** The broker does not know the sequence numbers of this producer id any more. */
@@ -53,12 +35,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
   const idempotent = options.idempotent ?? acks === 'all';
   if (idempotent && acks !== 'all')
     throw new MillraceError('MR_CONFIG', `Kafka: an idempotent producer needs acks \`all\`, not ${acks}.`);
-  const { Encoder, codecs } = cluster.kafkajs;
-  const codec = codecNumbers[compression];
-  const packing =
-    compression === 'none'
-      ? undefined
-      : { codec, compress: (bytes: Buffer) => (codecs[codec] as () => Codec)().compress({ buffer: bytes }) };
+  const packing = packingOf(cluster.kafkajs, compression);
   const partitions = new Map<string, Partition>();
   let newest: Promise<ProducerId> | undefined;
 
@@ -90,58 +67,17 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
   };
 
   const sendOnce = async (to: TopicPartition, state: Partition, records: readonly NewRecord[]): Promise<number> => {
-    const { topic, partition } = to;
-    const where = `topic ${topic}, partition ${partition}`;
-    let leader = cluster.leader(topic, partition);
-    if (leader === undefined) {
-      await cluster.refresh([topic]);
-      leader = cluster.leader(topic, partition);
-    }
-    if (leader === undefined) {
-      const { code: refusal, partitions: count } = cluster.topic(topic);
-      if (refusal !== 0) throw new Refused(cluster.kafkajs, refusal, `writing to ${where}`);
-      if (partition < count) throw new MillraceError('MR_KAFKA', `Kafka: ${where} has no leader now.`);
-      throw new MillraceError(
-        'MR_KAFKA_UNKNOWN_TOPIC',
-        `Kafka: topic ${topic} has ${count} partitions, so there is no partition ${partition}.`,
-      );
-    }
+    const leader = await leaderOf(cluster, to);
     const producer = idempotent ? (state.producer ?? (await producerFor(state, undefined))) : undefined;
     const node = await cluster.node(leader);
-    const required = acks === 'all' ? -1 : acks;
-    const batch = {
-      now: Date.now(),
-      producer: producer && { id: BigInt(producer.id), epoch: producer.epoch, sequence: state.sequence },
-      compression: packing,
-    };
-    const clean = records.some(({ headers }) => headers !== undefined) ? records.map(withCleanHeaders) : records;
-    // Versions 3 to 8 of a Produce request.
-    const encode = async () => {
-      const bytes = await encodeRecordBatch(clean, batch);
-      return new Encoder(bytes.length + 1024)
-        .writeString(null)
-        .writeInt16(required)
-        .writeInt32(requestTimeout)
-        .writeInt32(1)
-        .writeString(topic)
-        .writeInt32(1)
-        .writeInt32(partition)
-        .writeBytes(bytes);
-    };
-    const asking = node.ask<ProduceAnswer | undefined>('Produce', { acks: required, topicData: [] }, { encode });
+    const asking = produce(cluster.kafkajs, node, to, records, {
+      acks: acks === 'all' ? -1 : acks,
+      requestTimeout,
+      packing,
+      producer: producer && { ...producer, sequence: state.sequence },
+    });
     state.unsure = records;
-    const answer = await asking;
-    if (acks === 0) return -1;
-    const result = answer?.topics
-      .find(({ topicName }) => topicName === topic)
-      ?.partitions.find(one => one.partition === partition);
-    if (result === undefined)
-      throw new MillraceError('MR_KAFKA', `Kafka broker ${node.address}: its answer does not speak of ${where}.`);
-    // Older than what the broker remembers of this producer, but in.
-    if (result.errorCode === code.DUPLICATE_SEQUENCE_NUMBER) return -1;
-    if (result.errorCode !== 0)
-      throw new Refused(cluster.kafkajs, result.errorCode, `broker ${node.address}, writing to ${where}`);
-    return Number(result.baseOffset);
+    return asking;
   };
 
   const sendBatch = async (to: TopicPartition, state: Partition, records: readonly NewRecord[]): Promise<number> => {
@@ -200,21 +136,6 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
       return Promise.resolve();
     },
   };
-};
-
-/** Callers without types may give numbers, or nothing. */
-const withCleanHeaders = (record: NewRecord): NewRecord =>
-  record.headers === undefined ? record : { ...record, headers: cleaned(record.headers) };
-
-const cleaned = (headers: RecordHeaders): RecordHeaders => {
-  const all: Record<string, RecordHeaders[string]> = {};
-  for (const name in headers) {
-    const value: unknown = headers[name];
-    if (value === null || value === undefined) continue;
-    all[name] =
-      typeof value === 'number' || typeof value === 'boolean' ? String(value) : (value as RecordHeaders[string]);
-  }
-  return all;
 };
 
 /** True if these are the same bytes, so that sending them with the same number cannot hide anything. */

@@ -296,7 +296,6 @@ export class Cluster {
   async describeTopics(wanted: ConsumerOptions['topics']): Promise<readonly TopicAccess[]> {
     const { metadataV12 } = this.wire;
     const names = wanted instanceof RegExp ? null : [...wanted];
-    if (names?.length === 0) return [];
     const { topics } = await this.any('looking for topics', metadataV12.api, names, false, true);
     return topics
       .map(({ name, ...rest }) => ({ topic: name ?? '', ...rest }))
