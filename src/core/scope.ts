@@ -8,6 +8,7 @@
  */
 import { systemClock, systemRandom, type Clock } from './clock.ts';
 import { systemDisk, type Disk } from './disk.ts';
+import { MillraceError } from './errors.ts';
 import { Ledger } from './ledger.ts';
 import { Metrics } from './metrics.ts';
 
@@ -61,9 +62,12 @@ export class Scope implements Context {
   /** Of each durable channel, when it is open: the offsets of sources that it has confirmed. */
   readonly #offsets = new Set<Promise<ReadonlyMap<string, string> | undefined>>();
   readonly #stops = new Set<() => void>();
+  /** The one that it is made of, whose channels may be fed from here. */
+  readonly #outer: Scope | undefined;
   #failure: { readonly cause: unknown } | undefined;
 
   constructor(given: Partial<Context> = {}) {
+    this.#outer = given instanceof Scope ? given : undefined;
     this.clock = given.clock ?? systemClock;
     this.random = given.random ?? systemRandom;
     this.log = given.log ?? quietLog;
@@ -109,11 +113,24 @@ export class Scope implements Context {
     return () => this.#offsets.delete(offsets);
   }
 
+  get #known(): Promise<ReadonlyMap<string, string> | undefined>[] {
+    return [...(this.#outer?.#known ?? []), ...this.#offsets];
+  }
+
   /** See `SourceContext.offsets`. */
   async offsets(prefix: string): Promise<ReadonlyMap<string, string>> {
+    let forget!: () => void;
+    const stopped = new Promise<never>((_, reject) => {
+      const why = 'the flow was stopped before its channel was open.';
+      forget = this.whenStopping(() => reject(new MillraceError('MR_FLOW_STOPPED', why)));
+    });
     const found = new Map<string, string>();
-    for (const offsets of await Promise.all(this.#offsets))
-      for (const [key, value] of offsets ?? []) if (key.startsWith(prefix)) found.set(key, value);
+    try {
+      for (const offsets of await Promise.race([Promise.all(this.#known), stopped]))
+        for (const [key, value] of offsets ?? []) if (key.startsWith(prefix)) found.set(key, value);
+    } finally {
+      forget();
+    }
     return found;
   }
 
