@@ -11,7 +11,7 @@ import type { ConnectionSettings } from '../client.ts';
 import { kafkaError, Refused } from './errors.ts';
 import { openSocket, sasl, tlsOptions } from './login.ts';
 import type { Broker, Encoder, Package } from './package.ts';
-import { curedOfIdleTimer } from './patches.ts';
+import { curedOfIdleTimers } from './patches.ts';
 
 /** Waits, but not longer than until it is closed. */
 export const wait = (ms: number, closed: AbortSignal): Promise<void> =>
@@ -234,7 +234,7 @@ export class Cluster {
     const others = this.#nodes.get(address);
     if (others !== undefined && others !== instead) return others;
     const { host, port } = hostAndPort(address);
-    const connectionPool = curedOfIdleTimer(new this.kafkajs.ConnectionPool({ ...this.#shared, host, port }));
+    const connectionPool = curedOfIdleTimers(new this.kafkajs.ConnectionPool({ ...this.#shared, host, port }));
     const broker = new this.kafkajs.Broker({ ...this.#shared, connectionPool });
     const node = new Node(this.kafkajs, address, broker, () => this.#suspects.add(address));
     for (const old of this.#live) if (!old.usable && old.address === address) this.#live.delete(old);

@@ -50,9 +50,21 @@ interface ProtocolRequest {
   readonly logResponseError?: boolean;
 }
 
+interface InFlight {
+  readonly sentAt: number;
+  readonly requestTimeout: number;
+  timeoutRequest(): void;
+}
+
 export interface RequestQueue {
   pending: unknown[];
-  inflight: Map<number, unknown>;
+  readonly inflight: ReadonlyMap<number, InFlight>;
+  readonly requestTimeout: number;
+  requestTimeoutIntervalId: unknown;
+  isConnected(): boolean;
+  scheduleRequestTimeoutCheck(): void;
+  /** Looks for overdue answers no more. */
+  destroy(): void;
   throttleCheckTimeoutId: unknown;
   scheduleCheckPendingRequests(): void;
 }

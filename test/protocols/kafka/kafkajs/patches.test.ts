@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { RequestQueue } from '../../../../src/protocols/kafka/kafkajs/package.ts';
-import { curedOfIdleTimer } from '../../../../src/protocols/kafka/kafkajs/patches.ts';
+import { curedOfIdleTimers } from '../../../../src/protocols/kafka/kafkajs/patches.ts';
 
 type Queue = RequestQueue & {
   throttledUntil: number;
@@ -9,21 +9,22 @@ type Queue = RequestQueue & {
   push(request: object): void;
 };
 const Queue = createRequire(import.meta.url)('kafkajs/src/network/requestQueue') as new (options: object) => Queue;
-const newQueue = () =>
+const newQueue = (requestTimeout = 1000) =>
   new Queue({
     maxInFlightRequests: 1,
-    requestTimeout: 1000,
+    requestTimeout,
+    enforceRequestTimeout: true,
     clientId: 'test',
     broker: 'here:1',
     logger: { debug: () => undefined },
   });
-const cured = () => {
-  const queue = newQueue();
-  curedOfIdleTimer({ pool: [{ requestQueue: queue }] as never });
+const cured = (requestTimeout?: number) => {
+  const queue = newQueue(requestTimeout);
+  curedOfIdleTimers({ pool: [{ requestQueue: queue }] as never });
   return queue;
 };
 
-describe('the idle timer of kafkajs', () => {
+describe('the idle timers of kafkajs', () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
 
@@ -54,5 +55,31 @@ describe('the idle timer of kafkajs', () => {
     expect(sendRequest).not.toHaveBeenCalled();
     vi.advanceTimersByTime(20);
     expect(sendRequest).toHaveBeenCalledOnce();
+  });
+
+  it('looks for overdue answers ten times a second there, and once here', () => {
+    const looks = (queue: Queue): number => {
+      const look = vi.spyOn(queue, 'isConnected').mockReturnValue(true);
+      queue.scheduleRequestTimeoutCheck();
+      vi.advanceTimersByTime(10_000);
+      queue.destroy();
+      return look.mock.calls.length;
+    };
+    expect(looks(newQueue(30_000))).toBe(100);
+    expect(looks(cured(30_000))).toBe(10);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('finds an answer that is overdue, soon after it is', () => {
+    const queue = cured();
+    vi.spyOn(queue, 'isConnected').mockReturnValue(true);
+    const timeoutRequest = vi.fn();
+    (queue.inflight as Map<number, object>).set(1, { sentAt: Date.now(), requestTimeout: 1000, timeoutRequest });
+    queue.scheduleRequestTimeoutCheck();
+    vi.advanceTimersByTime(1000);
+    expect(timeoutRequest).not.toHaveBeenCalled();
+    vi.advanceTimersByTime(100);
+    expect(timeoutRequest).toHaveBeenCalledOnce();
+    queue.destroy();
   });
 });
