@@ -97,8 +97,8 @@ interface Waiting<T> {
   put: number;
   /** Parts that the store is at. */
   pending: number;
-  /** Which events can never be put, and why. */
-  readonly refusals: Map<number, Error>;
+  /** Which events can never be put, and why, if there are any. */
+  refusals: Map<number, Error> | undefined;
   /** It was refused: what of it is in by then stays in, and comes twice. */
   refused: boolean;
   /** Since when it waits; the clock starts again with each part that goes in. */
@@ -332,7 +332,7 @@ export class Channel<T = FlumeEvent> {
       rest: delivery.batch,
       put: 0,
       pending: 0,
-      refusals: new Map(),
+      refusals: undefined,
       refused: false,
       since: this.#keepAlive === undefined ? 0 : this.#scope.clock.now(),
       timer: undefined,
@@ -371,7 +371,7 @@ export class Channel<T = FlumeEvent> {
       'MR_EVENT_TOO_LARGE',
       `an event is larger than ${limit} bytes, the byteCapacity of ${this.#name}, and can never fit.`,
     );
-    waiting.refusals.set(this.#advance(waiting, part), cause);
+    (waiting.refusals ??= new Map<number, Error>()).set(this.#advance(waiting, part), cause);
     if (waiting.rest === undefined && waiting.pending === 0) this.#settle(waiting);
   }
 
@@ -451,7 +451,8 @@ export class Channel<T = FlumeEvent> {
   /** What was behind it is not in either: it is told of all that at once. */
   #notPut(waiting: Waiting<T>, part: Batch<T>, start: number, cause: Error): void {
     if (cause instanceof PartlyWritten && [...cause.failed.values()].every(isPermanent)) {
-      for (const [at, why] of cause.failed) waiting.refusals.set(start + at, why);
+      const refusals = (waiting.refusals ??= new Map<number, Error>());
+      for (const [at, why] of cause.failed) refusals.set(start + at, why);
       return this.#wasPut(waiting, part.length - cause.failed.size);
     }
     if (waiting.refused) return;
@@ -465,13 +466,12 @@ export class Channel<T = FlumeEvent> {
     if (!delivery.live) return this.#overtaken(waiting);
     if (this.#waiting.peek() === waiting) this.#leaveLine(waiting);
     this.#unbook(waiting);
-    const [first] = refusals.values();
-    if (first === undefined) delivery.ack();
-    else
-      delivery.reject(
-        first,
-        [...refusals.keys()].map(at => delivery.events[at] as T),
-      );
+    if (refusals === undefined) delivery.ack();
+    else {
+      const [first] = refusals.values();
+      const refused = [...refusals.keys()].map(at => delivery.events[at] as T);
+      delivery.reject(first as Error, refused);
+    }
   }
 
   /** Its emitter took it back and will offer it again. */
@@ -513,7 +513,7 @@ export class Channel<T = FlumeEvent> {
     waiting.refused = true;
     this.#unbook(waiting);
     let isIn = put;
-    const failed = put === 0 ? undefined : delivery.events.filter((_, at) => refusals.has(at) || isIn-- <= 0);
+    const failed = put === 0 ? undefined : delivery.events.filter((_, at) => refusals?.has(at) === true || isIn-- <= 0);
     const told = delivery.nack(cause, failed);
     // Taken back already: all of it will be offered again, and what is in will come twice.
     if (!told) delivery.ledger.changed(0, put);
