@@ -13,6 +13,7 @@ import { elsewhere, Refused } from './kafkajs/errors.ts';
 import { loadKafkajs } from './kafkajs/package.ts';
 import { createProducer } from './kafkajs/producer.ts';
 import { describeGroup, describeTopics } from './kafkajs/rights.ts';
+import { createTransactions } from './kafkajs/transactions.ts';
 import { noRights } from './rights.ts';
 
 /** How often a topic is asked for before it does not exist, and the wait in between in ms: brokers may be making it. */
@@ -108,6 +109,8 @@ export const kafkajs: KafkaConnector = async settings => {
       const { sessionTimeout = 30_000 } = options;
       return new Consumer(new Cluster(inside, settings, { requestTimeout: sessionTimeout }), options, listener);
     },
+    // Some more for the way there and back.
+    transactions: () => createTransactions(new Cluster(inside, settings, { requestTimeout: 31_000 })),
     close() {
       own.close();
       return Promise.resolve();

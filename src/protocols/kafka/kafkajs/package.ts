@@ -20,6 +20,8 @@ export interface Encoder {
   writeInt32(value: number): this;
   writeString(value: string | null): this;
   writeBytes(value: Buffer): this;
+  writeBuffer(value: Buffer): this;
+  writeUVarInt(value: number): this;
 }
 
 export interface Decoder {
@@ -31,6 +33,7 @@ export interface Decoder {
   readInt64(): bigint;
   readString(): string;
   readBytes(length?: number): Buffer;
+  readUVarInt(): number;
   readArray<T>(read: (decoder: Decoder) => T): T[];
   canReadBytes(length: number): boolean;
 }
