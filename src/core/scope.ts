@@ -113,8 +113,9 @@ export class Scope implements Context {
     return () => this.#offsets.delete(offsets);
   }
 
-  get #known(): Promise<ReadonlyMap<string, string> | undefined>[] {
-    return [...(this.#outer?.#known ?? []), ...this.#offsets];
+  /** Of every channel that may be fed from here. */
+  get known(): readonly Promise<ReadonlyMap<string, string> | undefined>[] {
+    return [...(this.#outer?.known ?? []), ...this.#offsets];
   }
 
   /** See `SourceContext.offsets`. */
@@ -126,7 +127,7 @@ export class Scope implements Context {
     });
     const found = new Map<string, string>();
     try {
-      for (const offsets of await Promise.race([Promise.all(this.#known), stopped]))
+      for (const offsets of await Promise.race([Promise.all(this.known), stopped]))
         for (const [key, value] of offsets ?? []) if (key.startsWith(prefix)) found.set(key, value);
     } finally {
       forget();
