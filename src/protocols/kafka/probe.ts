@@ -45,7 +45,7 @@ export const probeKafka = async (
       const broker = brokers[index] as string;
       return result.status === 'fulfilled'
         ? [note(`broker ${broker} answers`, 'bootstrapServers')]
-        : [{ ...failed(result.reason, 'bootstrapServers'), severity: first === undefined ? 'error' : 'warning' }];
+        : [{ ...failed(result.reason, 'bootstrapServers'), ...(first !== undefined && { severity: 'warning' }) }];
     });
     // Most of it concerns all of them: a package, a file, a password.
     if (first === undefined) return distinct(findings);
@@ -66,7 +66,9 @@ const note = (message: string, option: string): Finding => ({ severity: 'note', 
 const failed = (thrown: unknown, option: string): Finding => {
   const { message } = toError(thrown);
   const code = thrown instanceof MillraceError ? thrown.code : 'MR_KAFKA';
-  return { severity: 'error', code, message: message.replace(/\.$/, ''), option };
+  // Of a file, a secret or a package the message says which; nobody was asked.
+  const answered = code.startsWith('MR_KAFKA');
+  return { severity: 'error', code, message: message.replace(/\.$/, ''), ...(answered && { option }) };
 };
 
 const distinct = (findings: readonly Finding[]): Finding[] =>

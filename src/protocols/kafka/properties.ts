@@ -294,6 +294,12 @@ const table: Readonly<Record<string, Property>> = {
     takes: assignors.map(name => assignor + name),
     effect: 'none',
   },
+  'timeout.ms': {
+    of: 'consumer',
+    says: "It was for Kafka 0.8, and in examples of Flume's; records come as soon as there are any.",
+    takes: 'number',
+    effect: 'none',
+  },
   'key.deserializer': {
     of: 'consumer',
     says: 'Keys are UTF-8.',
@@ -598,7 +604,7 @@ const trustStore = async (path: string): Promise<Buffer> => {
 };
 
 const advice = (path: string): string =>
-  ` Write them with \`keytool -list -rfc -keystore ${path} > ca.pem\`, and name that file.`;
+  ` Write its certificates with \`keytool -list -rfc -keystore ${path} > ca.pem\`, and name that file.`;
 
 /** A secret as it is now. */
 const secretOf = (name: string, given: string | undefined): string | undefined => {

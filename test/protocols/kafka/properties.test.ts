@@ -339,7 +339,7 @@ describe('TLS', () => {
     expect(tls?.pfx?.[0]).toBe(0x30);
     expect(tls?.cert).toBeUndefined();
     await expect(connect(ssl({ 'ssl.truststore.location': store }))).rejects.toThrow(
-      `is of type PKCS12, and certificates of CAs are read as PEM only. Write them with \`keytool -list -rfc -keystore ${store} > ca.pem\``,
+      `is of type PKCS12, and certificates of CAs are read as PEM only. Write its certificates with \`keytool -list -rfc -keystore ${store} > ca.pem\``,
     );
   });
 
@@ -359,7 +359,7 @@ describe('TLS', () => {
       `ssl.keystore.location: ${jks} is of type JKS, which only Java reads. Convert it with \`keytool -importkeystore -srckeystore ${jks} -destkeystore ${directory}/client.p12`,
     );
     await expect(connect(ssl({ 'ssl.truststore.location': jks }))).rejects.toThrow(
-      `is of type JKS, which only Java reads. Write them with \`keytool -list -rfc -keystore ${jks} > ca.pem\``,
+      `is of type JKS, which only Java reads. Write its certificates with \`keytool -list -rfc -keystore ${jks} > ca.pem\``,
     );
     const text = await file('text', 'hello');
     await expect(connect(ssl({ 'ssl.keystore.location': text }))).rejects.toThrow('is neither PEM nor PKCS12');
