@@ -62,21 +62,21 @@ const track = (child: ChildProcess): Running => {
   };
 };
 
-/**
- * Kills a process when we end in a way that runs no handlers: a shell that waits for the end of its input. It ignores
- * what a terminal sends to all of us, as the process may be stopped and not see that.
- */
+/** Kills a process when we end in a way that runs no handlers: a shell that waits for the end of its input. */
 const outliveNobody = (child: ChildProcess): void => {
   if (child.pid === undefined) return;
-  const script = 'trap "" HUP INT TERM; read -r ended || kill -9 "$1"';
-  const guard = spawn('sh', ['-c', script, 'sh', String(child.pid)], { stdio: ['pipe', 'ignore', 'ignore'] });
+  const script = 'read -r ended || kill -9 "$1"';
+  const guard = spawn('sh', ['-c', script, 'sh', String(child.pid)], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
   for (const part of [guard, guard.stdin]) part.on('error', () => undefined);
   child.once('exit', () => guard.stdin.end('ended\n'));
 };
 
-/** Starts any program. */
+/** Starts any program, apart from us: what a terminal sends, such as Ctrl-C, is for us alone. */
 export const start = (command: string, args: readonly string[], options: { cwd?: string } = {}): Running => {
-  const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   outliveNobody(child);
   return track(child);
 };
