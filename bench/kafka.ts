@@ -104,6 +104,8 @@ export interface TopicOptions {
 /** A record as it lies in a topic. */
 export interface KafkaRecord {
   readonly offset: number;
+  /** In ms since 1970. */
+  readonly timestamp: number;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly headers: IHeaders;
@@ -432,8 +434,9 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<Kafka> => 
               const known = records[partition]!;
               // After a crash it begins anew.
               const next = (known.at(-1)?.offset ?? -1) + 1;
-              for (const { offset, key, value, headers = {} } of messages)
-                if (Number(offset) >= next) known.push({ offset: Number(offset), key, value, headers });
+              for (const { offset, timestamp, key, value, headers = {} } of messages)
+                if (Number(offset) >= next)
+                  known.push({ offset: Number(offset), timestamp: Number(timestamp), key, value, headers });
             },
           });
         })().catch(reject);

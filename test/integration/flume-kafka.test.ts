@@ -75,7 +75,9 @@ describeFlume('Kafka beside real Flume', () => {
         throw new Error(`${String(cause)}: it has ${await count(topic)}\n${outputs}`);
       },
     );
-  const textOf = ({ key, value, headers: own }: KafkaRecord, from: string) => ({
+  /** Without the time, if it is now. */
+  const textOf = ({ key, value, headers: own, timestamp }: KafkaRecord, from: string) => ({
+    ...(timestamp < Date.now() - 3_600_000 && { timestamp }),
     key: key?.toString() ?? null,
     value: value?.toString('latin1') ?? null,
     headers: Object.fromEntries(Object.entries(own).map(([name, text]) => [name, String(text).replace(from, 'from')])),
@@ -142,7 +144,7 @@ describeFlume('Kafka beside real Flume', () => {
       await kafka.createTopic(other);
     }
     const records = (other: string): Message[] => [
-      { key: null, value: 'to 3', headers: { p: '3' } },
+      { key: null, value: 'to 3', headers: { p: '3', when: '1234567890123' } },
       { key: null, value: 'to 0', headers: { p: '0', x: 'x', unmapped: 'u' } },
       { key: 'k', value: 'a key, and 2', headers: { p: '2', k: 'not the key' } },
       ...Array.from({ length: 20 }, (_, i) => ({ key: `key ${i} grüße`, value: `by key ${i}` })),
@@ -161,9 +163,9 @@ describeFlume('Kafka beside real Flume', () => {
           agent,
           configuration({
             'sources r1': source(`kafka.topics = ${from}\nkafka.consumer.group.id = ${to}
-              topicHeader = origin\nheader.x = x\nheader.part = p\nheader.dest = to\nheader.who = k\nchannels = c1`),
+              topicHeader = origin\nheader.x = x\nheader.part = p\nheader.when = when\nheader.dest = to\nheader.who = k\nchannels = c1`),
             'channels c1': memory,
-            'sinks k1': sink(`kafka.topic = ${to}\ntopicHeader = dest\npartitionIdHeader = part
+            'sinks k1': sink(`kafka.topic = ${to}\ntopicHeader = dest\npartitionIdHeader = part\ntimestampHeader = when
               header.x = x-out\nheader.who = who-out\nheader.origin = origin-out\nheader.offset = offset-out\nheader.missing = missing-out\nchannel = c1`),
           }),
           { kafka: true },
@@ -175,12 +177,38 @@ describeFlume('Kafka beside real Flume', () => {
       }),
     );
     expect(found[0]![3]).toContainEqual({
+      timestamp: 1234567890123,
       key: null,
       value: 'to 3',
       headers: { 'origin-out': 'from', 'offset-out': '0' },
     });
     expect(found[1]).toEqual(found[0]);
   }, 180_000);
+
+  it('a record that is no event: Flume leaves it out, here nothing behind it is read before somebody says so', async () => {
+    await kafka.createTopic('poisoned');
+    for (const agent of both) await kafka.createTopic(`poisoned-${agent}`);
+    const good = (body: string): Message => ({ value: encodeAvroEvent(event(body)) });
+    await write(kafka, 'poisoned', [good('before'), { value: 'no event' }, good('behind')]);
+    const flow = (agent: Agent, more = '') =>
+      configuration({
+        'sources r1': source(
+          `kafka.topics = poisoned\nkafka.consumer.group.id = ${agent}\nuseFlumeEventFormat = true\nsetTopicHeader = false\n${more}\nchannels = c1`,
+        ),
+        'channels c1': memory,
+        'sinks k1': sink(`kafka.topic = poisoned-${agent}\nchannel = c1`),
+      });
+    const bodies = async (agent: Agent) =>
+      (await kafka.read(`poisoned-${agent}`))[0]!.map(({ value }) => String(value));
+    await arrived('poisoned-flume', 2, await launch('flume', flow('flume'), { kafka: true }));
+    expect(await bodies('flume')).toEqual(['before', 'behind']);
+    const ours = await launch('millrace', flow('millrace'));
+    await until('it says where', () => /poisoned\D+0\D+1\b/.test(ours.output()), patience);
+    await ours.stop();
+    expect(await bodies('millrace')).toEqual(['before']);
+    await arrived('poisoned-millrace', 2, await launch('millrace', flow('millrace', 'onPoison = skip')));
+    expect(await bodies('millrace')).toEqual(['before', 'behind']);
+  }, 120_000);
 
   it.each(both)(
     '%s: with a topic header events go round in the topic that they come from',

@@ -70,8 +70,8 @@ describeKafka('real brokers', () => {
     await producer.send({
       topic: 'lines',
       messages: [
-        { partition: 1, key: 'k', value: 'one', headers: { h: 'v' } },
-        { partition: 1, value: null },
+        { partition: 1, key: 'k', value: 'one', headers: { h: 'v' }, timestamp: '1234' },
+        { partition: 1, value: null, timestamp: '5678' },
       ],
     });
     await producer.disconnect();
@@ -79,8 +79,14 @@ describeKafka('real brokers', () => {
     expect(await kafka.read('lines')).toEqual([
       [],
       [
-        { offset: 0, key: Buffer.from('k'), value: Buffer.from('one'), headers: { h: Buffer.from('v') } },
-        { offset: 1, key: null, value: null, headers: {} },
+        {
+          offset: 0,
+          timestamp: 1234,
+          key: Buffer.from('k'),
+          value: Buffer.from('one'),
+          headers: { h: Buffer.from('v') },
+        },
+        { offset: 1, timestamp: 5678, key: null, value: null, headers: {} },
       ],
     ]);
     await kafka.deleteTopic('lines');
