@@ -110,6 +110,8 @@ export class Consumer implements KafkaConsumer {
   #memberId = '';
   #joining: Node | undefined;
   #membership: Membership | undefined;
+  /** Topics that were deleted while we had them. */
+  readonly #gone = new Set<string>();
   /** Ours, the one that waited longest for records first. */
   readonly #owned = new Map<string, Partition>();
   /** Not ours any more, but what is committed still counts. */
@@ -370,6 +372,9 @@ export class Consumer implements KafkaConsumer {
     try {
       const why = await membership.ended;
       await this.#giveUp(why === 'lost');
+      // The coordinator hears of it from others, and in its own time.
+      if (this.#gone.size > 0) await wait(missingTopicAge, this.#closing.signal);
+      this.#gone.clear();
     } finally {
       over.abort();
       this.#membership = undefined;
@@ -377,13 +382,17 @@ export class Consumer implements KafkaConsumer {
   }
 
   async #giveUp(lost: boolean): Promise<void> {
-    const partitions = [...this.#owned.values()];
-    for (const { topic, partition } of partitions) {
-      const key = keyOf(topic, partition);
-      if (!lost) this.#leaving.add(key);
-      this.#troubles.over(key);
-    }
+    const all = [...this.#owned.values()];
+    const gone = all.filter(({ topic }) => this.#gone.has(topic));
+    const partitions = all.filter(({ topic }) => !this.#gone.has(topic));
+    for (const { topic, partition } of all) this.#troubles.over(keyOf(topic, partition));
     this.#owned.clear();
+    if (gone.length > 0)
+      void this.#listener.revoked(
+        gone.map(({ at }) => at),
+        true,
+      );
+    for (const { topic, partition } of partitions) if (!lost) this.#leaving.add(keyOf(topic, partition));
     if (partitions.length > 0) {
       // Later than that the group goes on without us.
       const late = new AbortController();
@@ -458,10 +467,13 @@ export class Consumer implements KafkaConsumer {
     const { topics } = this.#options;
     if (topics instanceof RegExp) {
       const all = await this.#cluster.refresh(undefined);
+      for (const topic of this.#membership?.counts.keys() ?? []) if (!all.includes(topic)) this.#isGone(topic);
       return all.filter(name => new RegExp(topics.source, topics.flags.replace(/[gy]/g, '')).test(name)).sort();
     }
     await this.#cluster.refresh(topics);
     const missing = topics.filter(topic => this.#cluster.topic(topic).code !== 0);
+    for (const topic of missing)
+      if (this.#cluster.topic(topic).code === code.UNKNOWN_TOPIC_OR_PARTITION) this.#isGone(topic);
     const [first] = missing;
     if (first === undefined) this.#troubles.over('topics');
     else {
@@ -469,6 +481,17 @@ export class Consumer implements KafkaConsumer {
       this.#troubles.raise('topics', this.#refused(refusal, `looking for topic ${missing.join(', ')}`));
     }
     return topics;
+  }
+
+  /**
+   * It was deleted. Should there be one of that name again, nothing of what was read before says where to begin with it; and the
+   * coordinator forgets what was committed. So nothing more is committed of it, and the group is joined again.
+   */
+  #isGone(topic: string): void {
+    const membership = this.#membership;
+    if ((membership?.counts.get(topic) ?? 0) === 0 || this.#gone.has(topic)) return;
+    this.#gone.add(topic);
+    membership?.end('rebalance');
   }
 
   /** Joins again when topics or partitions have come or gone. */
@@ -706,6 +729,7 @@ export class Consumer implements KafkaConsumer {
   async #take(of: Partition, epoch: number, offset: number, answer: FetchedPartition, address: string): Promise<void> {
     const { topic, partition } = of;
     if (answer.errorCode === code.OFFSET_OUT_OF_RANGE) return this.#outOfRange(of, epoch, offset);
+    if (answer.errorCode === code.UNKNOWN_TOPIC_OR_PARTITION) this.#isGone(topic);
     if (answer.errorCode !== 0)
       throw this.#refused(answer.errorCode, `broker ${address}, reading topic ${topic}, partition ${partition}`);
     const where = `topic ${topic}, partition ${partition}`;
