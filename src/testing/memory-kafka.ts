@@ -439,7 +439,7 @@ class Cluster implements MemoryKafka {
       describeGroup: async groupId => {
         await this.travel();
         await this.travel();
-        return new Set(this.isForbidden('group', groupId) ? [] : rights);
+        return new Set<Right>(this.isForbidden('group', groupId) ? [] : ['describe', 'read']);
       },
       partitions: async topic => {
         await this.travel();

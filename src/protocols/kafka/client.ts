@@ -171,7 +171,7 @@ export interface TopicAccess {
 export interface KafkaClient {
   /** What may be done with these topics, or with all that match and may be seen. Never makes one; asks a broker also if there are none. */
   describeTopics(topics: ConsumerOptions['topics']): Promise<readonly TopicAccess[]>;
-  /** What may be done with a consumer group, whether there is one or not. */
+  /** The same of a consumer group, whether there is one or not. Whoever may read may be a member; nobody writes. */
   describeGroup(groupId: string): Promise<ReadonlySet<Right>>;
   /** How many partitions a topic has. Rejects with MR_KAFKA_UNKNOWN_TOPIC if there is none, and brokers do not make one. */
   partitions(topic: string): Promise<number>;

@@ -5,8 +5,8 @@
  * @module
  */
 import { MillraceError } from '../../core/errors.ts';
-import type { KafkaConnector } from './client.ts';
-import { Cluster, earliest, keyOf, latest, wait, type Node } from './kafkajs/cluster.ts';
+import type { KafkaConnector, Right } from './client.ts';
+import { Cluster, earliest, keyOf, latest, wait } from './kafkajs/cluster.ts';
 import { codecs, registerCodecs } from './kafkajs/codecs.ts';
 import { Consumer } from './kafkajs/consumer.ts';
 import { elsewhere, Refused } from './kafkajs/errors.ts';
@@ -49,14 +49,14 @@ export const kafkajs: KafkaConnector = async settings => {
     }
   };
 
-  /** The first group of a cluster waits for its coordinator. */
-  const coordinator = async (groupId: string): Promise<Node> => {
+  /** The first group of a cluster waits for its coordinator, and that for what it is going to look after. */
+  const groupRights = async (groupId: string): Promise<ReadonlySet<Right>> => {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await own.orClosed(own.coordinator(groupId));
+        return await describeGroup(inside, await own.orClosed(own.coordinator(groupId)), groupId);
       } catch (thrown) {
         const passing = thrown instanceof Refused && elsewhere.has(thrown.broker);
-        if (!passing || attempt === coordinatorAttempts) throw thrown;
+        if (!passing || attempt === coordinatorAttempts) return noRights(thrown);
         await wait(coordinatorWait, own.closed);
       }
     }
@@ -64,13 +64,7 @@ export const kafkajs: KafkaConnector = async settings => {
 
   return Promise.resolve({
     describeTopics: async topics => describeTopics(inside, await own.orClosed(own.any()), topics),
-    describeGroup: async groupId => {
-      try {
-        return await describeGroup(inside, await coordinator(groupId), groupId);
-      } catch (thrown) {
-        return noRights(thrown);
-      }
-    },
+    describeGroup: groupRights,
     partitions,
     async offsets(topic) {
       const all = Array.from({ length: await partitions(topic) }, (_, partition) => ({ topic, partition }));

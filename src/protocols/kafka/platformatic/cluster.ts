@@ -309,14 +309,19 @@ export class Cluster {
 
   async describeGroup(groupId: string): Promise<ReadonlySet<Right>> {
     const what = `looking for group ${groupId}`;
-    try {
-      const coordinator = await this.coordinator(groupId);
-      const { groups } = await this.ask(coordinator, what, this.wire.describeGroupsV5.api, [groupId], true);
-      const { errorCode = 0, authorizedOperations = 0 } = groups[0] ?? {};
-      if (errorCode !== 0) throw this.refused(errorCode, what);
-      return rightsOf(authorizedOperations);
-    } catch (thrown) {
-      return noRights(thrown);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const coordinator = await this.coordinator(groupId);
+        const { groups } = await this.ask(coordinator, what, this.wire.describeGroupsV5.api, [groupId], true);
+        const { errorCode = 0, authorizedOperations = 0 } = groups[0] ?? {};
+        if (errorCode !== 0) throw this.refused(errorCode, what);
+        return rightsOf(authorizedOperations);
+      } catch (thrown) {
+        // A coordinator that was just chosen is not ready.
+        const passing = thrown instanceof Refused && elsewhere.has(thrown.broker);
+        if (!passing || attempt === coordinatorAttempts || this.closed.aborted) return noRights(thrown);
+        await wait(coordinatorWait, this.closed);
+      }
     }
   }
 
