@@ -250,6 +250,28 @@ describe('validate', () => {
     });
   });
 
+  it('with --connect tries what components name, if they are right', async () => {
+    const right = millrace(['validate', '-f', join(root, 'examples/netcat-logger.conf'), '--connect']);
+    expect(await right.exit).toBe(0);
+    expect(right.out()).toBe('no problems found\n');
+    // Port 1 is nobody's.
+    const lines = [
+      'a1.sinks = k1',
+      'a1.channels = c1',
+      'a1.channels.c1.type = memory',
+      'a1.sinks.k1.channel = c1',
+      'a1.sinks.k1.type = kafka',
+      'a1.sinks.k1.kafka.bootstrap.servers = 127.0.0.1:1',
+    ];
+    const alone = millrace(['validate', '-f', conf(lines.join('\n'))]);
+    expect(await alone.exit).toBe(0);
+    const away = millrace(['validate', '-f', conf(lines.join('\n')), '--connect']);
+    expect(await away.exit).toBe(1);
+    expect(away.out()).toMatch(
+      /:6:39: error: a1\.sinks\.k1\.kafka\.bootstrap\.servers: .*127\.0\.0\.1:1.*\n.*\n +\^{11}\n/,
+    );
+  });
+
   it('survives a file that is not text', async () => {
     const file = conf('');
     writeFileSync(file, Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 89) & 0xff)));
