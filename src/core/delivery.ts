@@ -94,6 +94,11 @@ export abstract class Settleable<T> implements Delivery<T> {
     return undefined;
   }
 
+  /** What its emitter knows it by, if settling this settles all that was emitted. */
+  get tag(): unknown {
+    return undefined;
+  }
+
   get events(): readonly T[] {
     return this.batch.events;
   }
@@ -168,6 +173,10 @@ class Derived<T> extends Settleable<T> {
     return this.#parent.credit;
   }
 
+  override get tag(): unknown {
+    return this.#parent.tag;
+  }
+
   protected get reachable(): boolean {
     return this.#parent.live;
   }
@@ -190,6 +199,12 @@ export const settle = (delivery: Delivery<unknown>, ...told: Parameters<Answer>)
 /** For stages that hold deliveries back: what else may come from the emitter of this one. */
 export const creditOf = (delivery: Delivery<unknown>): Credit | undefined => (delivery as Settleable<unknown>).credit;
 
+/**
+ * What the emitter of a delivery knows it by, a source for example. Undefined if settling this delivery is not all that settles
+ * what was emitted: it is a part of it, or more than it.
+ */
+export const tagOf = (delivery: Delivery<unknown>): unknown => (delivery as Settleable<unknown>).tag;
+
 /** What a stage does when a delivery of its own is settled; returns whether that was in time. */
 export type Answer = (outcome: Outcome, cause: Error | undefined, failed: Failed) => boolean;
 
@@ -208,6 +223,10 @@ class Owned<T> extends Settleable<T> {
 
   override get credit(): Credit | undefined {
     return creditOf(this.#origin);
+  }
+
+  override get tag(): unknown {
+    return tagOf(this.#origin);
   }
 
   protected get reachable(): boolean {

@@ -107,6 +107,10 @@ class Root<T> extends Settleable<T> {
     return this.#outlet;
   }
 
+  override get tag(): unknown {
+    return this.#entry.tag;
+  }
+
   protected get reachable(): boolean {
     return this.#current && this.#entry.origin?.live !== false;
   }

@@ -41,9 +41,10 @@ export interface SinkWriter<T = FlumeEvent> {
   /**
    * Writes all events of the batch, or throws. Returning (or resolving) is the ack. A thrown error is retried in place;
    * one that is permanent (`MillraceError` with `retriable: false`) rejects the event it belongs to, found by halving.
-   * A destination that says which events it has throws {@link PartlyWritten}.
+   * A destination that says which events it has throws {@link PartlyWritten}. `of` is for whoever has to know where the
+   * events come from; it is settled by the sink.
    */
-  write(batch: Batch<T>): void | Promise<void>;
+  write(batch: Batch<T>, of: Delivery<T>): void | Promise<void>;
   /** Called once after the last write. */
   close?(): void | Promise<void>;
   /**
@@ -308,7 +309,7 @@ class Lane<T> {
     const { batch } = this.#current;
     let writing: void | Promise<void>;
     try {
-      writing = writer.write(batch);
+      writing = writer.write(batch, this.#current);
     } catch (thrown) {
       return this.#failed(thrown);
     }

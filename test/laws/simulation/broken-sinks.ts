@@ -11,29 +11,29 @@ const writing = (change: (writer: SinkWriter) => SinkWriter['write']): CreateSin
 
 export const brokenSinks = {
   /** Acks before it is written. */
-  waitsForNothing: writing(writer => batch => {
-    void Promise.resolve(writer.write(batch)).catch(() => undefined);
+  waitsForNothing: writing(writer => (batch, of) => {
+    void Promise.resolve(writer.write(batch, of)).catch(() => undefined);
   }),
 
   /** Acks what it could not write. */
-  swallowsErrors: writing(writer => async batch => {
+  swallowsErrors: writing(writer => async (batch, of) => {
     try {
-      await writer.write(batch);
+      await writer.write(batch, of);
     } catch {
       // Too bad.
     }
   }),
 
   /** Writes again what was written. */
-  writesTwice: writing(writer => async batch => {
-    await writer.write(batch);
-    await writer.write(batch);
+  writesTwice: writing(writer => async (batch, of) => {
+    await writer.write(batch, of);
+    await writer.write(batch, of);
   }),
 
   /** After an error it waits for ever. */
-  givesUp: writing(writer => async batch => {
+  givesUp: writing(writer => async (batch, of) => {
     try {
-      await writer.write(batch);
+      await writer.write(batch, of);
     } catch {
       await new Promise(() => undefined);
     }
