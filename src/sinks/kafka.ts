@@ -5,12 +5,14 @@
  */
 import { z } from 'zod';
 import { defineSink } from '../core/component.ts';
-import { toError } from '../core/errors.ts';
+import { tagOf, type Delivery } from '../core/delivery.ts';
+import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch } from '../core/event.ts';
-import { choice, flag, int, map, text } from '../core/options.ts';
+import { choice, code, flag, int, map, text } from '../core/options.ts';
 import type { SinkContext, SinkWriter } from '../core/sink.ts';
 import { own } from '../protocols/kafka/address.ts';
 import type { KafkaClient } from '../protocols/kafka/client.ts';
+import type { Taken } from '../protocols/kafka/group-reader.ts';
 import { connectTo } from '../protocols/kafka/connect.ts';
 import { probeKafka } from '../protocols/kafka/probe.ts';
 import {
@@ -68,11 +70,17 @@ const fields = {
       default: {},
     },
   ),
+  exactlyOnce: code<boolean>()(
+    'Whether to write what a kafkaSource with `exactlyOnce` emits in transactions that hold its offsets.',
+    { optional: true },
+  ),
   ...producerFields,
 };
 
 const options = z.object(fields).superRefine((given, context) => {
   checkKafka(given, context);
+  if (given.exactlyOnce === true && given.acks !== 'all')
+    context.addIssue({ code: 'custom', path: ['acks'], message: 'transactions need acks `all`' });
   try {
     if (given.allowTopicOverride) escapes(given.topic);
   } catch (thrown) {
@@ -93,6 +101,10 @@ export type KafkaSinkOptions = z.input<typeof options>;
  *
  * The topic is that of the event's header `topicHeader`, else `topic`. The partition is that of `partitionIdHeader`, else
  * `defaultPartitionId`, else by key as Java's producer has it; events without a key are spread evenly.
+ *
+ * With `exactlyOnce` each delivery of a `kafkaSource` that has `exactlyOnce` too is one transaction, written by the source's
+ * client: what is made of it, and the offset behind it. Then nothing is rejected: what can never be written holds up its partition.
+ * Deliveries that are anything else are refused and tried again, with a message that says why. See {@link kafkaSource}.
  *
  * An agent has Flume's default for `acks`, which is 1: what only a leader has dies with it. Code has `all`.
  */
@@ -126,7 +138,7 @@ const ownTopic = ({ topic, allowTopicOverride }: Options): string | undefined =>
   topic === usualTopic || (allowTopicOverride && topic.includes('%')) ? undefined : topic;
 
 class Producing implements SinkWriter {
-  readonly gather = gatherBytes;
+  readonly gather: number;
   readonly #options: Options;
   readonly #settings: ProducerSettings;
   #context!: SinkContext;
@@ -135,6 +147,8 @@ class Producing implements SinkWriter {
 
   constructor(options: Options) {
     this.#options = options;
+    // A transaction is about one delivery.
+    this.gather = options.exactlyOnce === true ? 0 : gatherBytes;
     this.#settings = producerOf(options.acks, options.compression, options.producer);
   }
 
@@ -163,8 +177,17 @@ class Producing implements SinkWriter {
     counters.ConnectionCreatedCount++;
   }
 
-  write(batch: Batch): Promise<void> {
-    return (this.#writer as RecordWriter).write(batch);
+  write(batch: Batch, of: Delivery): Promise<void> {
+    const writer = this.#writer as RecordWriter;
+    if (this.#options.exactlyOnce !== true) return writer.write(batch);
+    const range = (tagOf(of) as Partial<Taken> | undefined)?.range;
+    if (range !== undefined) return writer.transact(batch, range);
+    throw new MillraceError(
+      'MR_CONFIG',
+      'exactlyOnce: this is no whole delivery of a kafkaSource with exactlyOnce. Between the two there may be stages that change ' +
+        'or filter events, and none that splits, joins, copies or keeps deliveries, as rebatch, keyed, route, replicate and channels do.',
+      { retriable: true },
+    );
   }
 
   async close(): Promise<void> {

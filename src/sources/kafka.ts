@@ -56,6 +56,10 @@ const fields = {
     'Where records go that cannot be understood, instead of onPoison: a sink, an `input()` of a channel, or a function that subscribes.',
     { optional: true },
   ),
+  exactlyOnce: code<boolean>()(
+    'Whether offsets are committed by a kafkaSink with `exactlyOnce`, in the transactions that it writes with.',
+    { optional: true },
+  ),
   ...consumerFields,
 };
 
@@ -99,7 +103,11 @@ class Consuming implements SourceSession<Taken> {
     this.#reader = new GroupReader(
       client,
       { ...consumer, groupId, topics: topicsOf(options) },
-      { ...groupOptionsOf(options, offsetReset, 'latest'), ...(letter !== undefined && { onPoison: 'pass' }) },
+      {
+        ...groupOptionsOf(options, offsetReset, 'latest'),
+        ...(letter !== undefined && { onPoison: 'pass' }),
+        exactlyOnce: options.exactlyOnce === true,
+      },
       {
         decode: (record, of) => this.#eventOf(record, of),
         ready: () => this.#emit(),
@@ -239,6 +247,14 @@ const reading = defineSource({
  * `revokeTimeout` to be acked, and that is committed; then its deliveries are not live any more, acks of them count for
  * nothing, and what was nacked is not delivered again here: whoever has the partition now reads it. Order is that of each
  * partition. A nack repeats from memory what is out, of all partitions, unless `redelivery` is `selective`.
+ *
+ * With `exactlyOnce`, and a {@link kafkaSink} with `exactlyOnce` at the other end, readers with `isolation.level=read_committed`
+ * find what is made of each record exactly once, in the order of its partition, whoever dies or hangs. It is written to the same cluster,
+ * by the client of this source (that of platformatic has no transactions). Between the two only stages that change or filter the
+ * events of a delivery are possible; the sink refuses everything else. A transaction per delivery takes some 10 ms, so let
+ * `batchSize` be thousands. Each partition has the transactional id `<groupId>/<topic>/<partition>`, which a cluster with rights
+ * has to allow. All members of the group need the option. What goes elsewhere on the way, to a dead letter for example, may be
+ * there twice. An agent has no such option: the channel between its source and its sink ends the one before the other begins.
  *
  * Headers, unless the event has them: `timestamp` (of the record, in ms), `topic` (see `topicHeader`), `partition`, `offset`;
  * and in any case `key`, if there is one, and what `headers` asks for. The body is the value; without a value it is empty.

@@ -11,17 +11,19 @@
  * @module
  */
 import { AckedInOrder, type Sent } from '../../core/acked-in-order.ts';
-import type { Timer } from '../../core/clock.ts';
+import { backoffDelay, type Timer } from '../../core/clock.ts';
 import { Deque } from '../../core/deque.ts';
 import { MillraceError, toError } from '../../core/errors.ts';
 import { event, headers, type FlumeEvent } from '../../core/event.ts';
 import type { Context } from '../../core/scope.ts';
+import { TransactedPartition, type TransactedRange } from './exactly-once.ts';
 import type {
   Assigned,
   ConsumerListener,
   ConsumerOptions,
   KafkaClient,
   KafkaConsumer,
+  KafkaTransactions,
   ReadRecord,
   TopicPartition,
 } from './client.ts';
@@ -40,6 +42,8 @@ export interface GroupReaderOptions {
   readonly commitInterval: number;
   /** In ms. How long what is out of a partition may take to be settled when the partition is revoked. */
   readonly revokeTimeout: number;
+  /** What is taken is written in transactions that hold its offsets, see `Taken.range`. */
+  readonly exactlyOnce?: boolean;
 }
 
 export interface GroupReaderHooks {
@@ -101,6 +105,12 @@ const bytesOf = ({ key, value, headers }: ReadRecord): number => {
   return bytes;
 };
 
+/** Between attempts to begin with a partition, in ms. */
+const beginBackoff = { initial: 100, max: 5000 };
+
+/** It changes while one waits. */
+const isGone = ({ state }: Partition): boolean => state !== 'ours';
+
 const nameOf = ({ topic, partition }: TopicPartition): string => `${topic}-${partition}`;
 
 /** Of one partition, at most `events`. */
@@ -110,6 +120,8 @@ export interface Taken {
   readonly sent: Sent<number>;
   /** It is one record that could not be understood: why. */
   readonly poison: Error | undefined;
+  /** With `exactlyOnce`. */
+  readonly range: TransactedRange | undefined;
 }
 
 /** A partition, from one assignment until it is revoked. */
@@ -119,8 +131,12 @@ export class Partition implements TopicPartition {
   /** What is acked without a gap, and what of it the group knows. */
   readonly progress: AckedInOrder<number>;
   committed: number | undefined;
-  /** The next record that is to arrive. */
+  /** The next record that is to arrive, and the next that is to be taken. */
   next: number;
+  taken: number;
+  /** With `exactlyOnce`. Until it has begun nothing is read. */
+  transacted: TransactedPartition | undefined;
+  begun = true;
   /** Taken and not settled. */
   out = 0;
   state: 'ours' | 'revoking' | 'gone' = 'ours';
@@ -138,9 +154,15 @@ export class Partition implements TopicPartition {
   constructor({ topic, partition }: TopicPartition, start: number, committed: number | undefined) {
     this.topic = topic;
     this.partition = partition;
-    this.next = start;
+    this.next = this.taken = start;
     this.committed = committed;
     this.progress = new AckedInOrder(start);
+  }
+
+  /** Records up to there are on their way. */
+  send(end: number): Sent<number> {
+    this.taken = end;
+    return this.progress.send(end);
   }
 
   get first(): ReadRecord | undefined {
@@ -179,6 +201,7 @@ export class GroupReader implements ConsumerListener {
   readonly #partitions = new Map<string, Partition>();
   readonly #line = new Deque<Partition>();
   readonly #consumer: KafkaConsumer;
+  readonly #transactions: KafkaTransactions | undefined;
   #timer: Timer;
   #committing: Promise<void> | undefined;
   #commitFails = false;
@@ -202,6 +225,14 @@ export class GroupReader implements ConsumerListener {
     this.#hooks = hooks;
     this.#context = context;
     this.#counters = counters;
+    if (options.exactlyOnce === true) {
+      if (client.transactions === undefined)
+        throw new MillraceError(
+          'MR_CONFIG',
+          'exactlyOnce: this client has no transactions. Leave out `connect`, or give kafkajs.',
+        );
+      this.#transactions = client.transactions();
+    }
     this.#consumer = client.consumer(consumer, this);
   }
 
@@ -251,7 +282,8 @@ export class GroupReader implements ConsumerListener {
       if (poison !== undefined) break;
     }
     if (end === 0) return undefined;
-    const sent = partition.progress.send(end);
+    const from = partition.taken;
+    const sent = partition.send(end);
     if (events.length === 0) {
       // All of them were left out.
       partition.progress.acked(sent);
@@ -259,7 +291,30 @@ export class GroupReader implements ConsumerListener {
       return undefined;
     }
     partition.out++;
-    return { of: partition, events, sent, poison };
+    return { of: partition, events, sent, poison, range: this.#rangeOf(partition, from, end) };
+  }
+
+  #rangeOf(of: Partition, from: number, end: number): TransactedRange | undefined {
+    const { transacted } = of;
+    if (transacted === undefined) return undefined;
+    return {
+      commit: async (writes, compression) => {
+        const { committed } = of.progress;
+        if (committed > from)
+          throw new MillraceError(
+            'MR_CONFIG',
+            `exactlyOnce: records ${from} up to ${end - 1} of ${nameOf(of)} are acked already. Nothing between the source and the sink may ack, as channels do.`,
+            { retriable: true },
+          );
+        if (committed < from)
+          throw new MillraceError(
+            'MR_KAFKA',
+            `exactlyOnce: what was read of ${nameOf(of)} before record ${from} is not settled yet.`,
+          );
+        await transacted.commit(() => end, writes, compression);
+        of.committed = end;
+      },
+    };
   }
 
   /** Says what becomes of a record that cannot be understood; false if that holds up its partition. */
@@ -333,7 +388,11 @@ export class GroupReader implements ConsumerListener {
   }
 
   #moved(): Partition[] {
-    return [...this.#partitions.values()].filter(({ progress, committed }) => progress.committed !== committed);
+    return [...this.#partitions.values()].filter(({ progress, committed, begun, transacted, out }) => {
+      // What is out of a partition may be in a transaction, behind which its offset is.
+      if (!begun || (transacted !== undefined && out > 0)) return false;
+      return progress.committed !== committed;
+    });
   }
 
   /** One at a time. It does not reject: what was not committed is dirty still. */
@@ -347,10 +406,18 @@ export class GroupReader implements ConsumerListener {
     const { clock, log, name } = this.#context;
     const began = clock.now();
     try {
-      await this.#consumer.commit(
-        moved.map(({ partition: { topic, partition }, offset }) => ({ topic, partition, offset })),
-      );
-      for (const { partition, offset } of moved) partition.committed = offset;
+      if (this.#transactions === undefined)
+        await this.#consumer.commit(
+          moved.map(({ partition: { topic, partition }, offset }) => ({ topic, partition, offset })),
+        );
+      else
+        await Promise.all(
+          moved.map(async ({ partition, offset }) => {
+            await partition.transacted?.commit(() => (partition.out > 0 ? undefined : offset));
+          }),
+        );
+      for (const { partition, offset } of moved)
+        partition.committed = partition.transacted === undefined ? offset : partition.transacted.position;
       if (this.#commitFails) log.info(`${name}: offsets are committed again.`);
       this.#commitFails = false;
     } catch (thrown) {
@@ -395,7 +462,61 @@ export class GroupReader implements ConsumerListener {
       const what = `group ${groupId} has no offset for ${nameOf(given)}, and auto.offset.reset is none.`;
       this.#fail(partition, new MillraceError('MR_KAFKA_OFFSET', what));
     } else if (outOfRange && start === wanted) this.#fail(partition, outOfRangeOf(given, wanted));
+    if (this.#transactions !== undefined) void this.#begin(partition, given.committed, this.#transactions);
     return start;
+  }
+
+  /** Makes sure that nobody else moves the group in this partition, and reads on where it is then; `known` is where it was. */
+  async #begin(partition: Partition, known: number | undefined, transactions: KafkaTransactions): Promise<void> {
+    const { topic, partition: number } = partition;
+    const { groupId } = this.#consumerOptions;
+    const { clock, random } = this.#context;
+    const transacted = new TransactedPartition(
+      nameOf(partition),
+      // Names of topics have no slash.
+      () => transactions.begin(`${groupId}/${topic}/${number}`, groupId, partition),
+      () => {
+        const current = this.#partitions.get(nameOf(partition));
+        if (current?.transacted === transacted) this.#restart(current, transactions);
+      },
+    );
+    partition.transacted = transacted;
+    partition.begun = false;
+    let position: number | undefined;
+    for (let failures = 0; ; failures++) {
+      try {
+        position = await transacted.begin();
+        break;
+      } catch (thrown) {
+        if (isGone(partition)) return;
+        this.trouble(toError(thrown));
+      }
+      await new Promise<void>(resolve => void clock.after(backoffDelay(beginBackoff, failures + 1, random), resolve));
+      if (isGone(partition)) return;
+    }
+    if (isGone(partition)) return;
+    this.recovered();
+    let begun = partition;
+    if (position !== undefined && position !== known) {
+      begun = new Partition(partition, position, position);
+      begun.transacted = transacted;
+      begun.stuck = partition.stuck;
+      this.#partitions.set(nameOf(begun), begun);
+    }
+    begun.begun = true;
+    // What came until now was left out.
+    this.#consumer.seek({ topic, partition: number, offset: begun.next });
+    this.#scheduleCommit();
+  }
+
+  /** Somebody else had it, and it is ours again, or we shall hear that it is not. */
+  #restart(partition: Partition, transactions: KafkaTransactions): void {
+    if (partition.state !== 'ours' || this.#stopped) return;
+    this.#fence([partition]);
+    this.#drop(partition);
+    const again = new Partition(partition, partition.progress.committed, undefined);
+    this.#partitions.set(nameOf(again), again);
+    void this.#begin(again, undefined, transactions);
   }
 
   revoked(partitions: readonly TopicPartition[], lost: boolean): void | Promise<void> {
@@ -435,6 +556,7 @@ export class GroupReader implements ConsumerListener {
     for (const partition of partitions) {
       if (partition.state === 'gone') continue;
       partition.state = 'gone';
+      partition.transacted?.close();
       this.#partitions.delete(nameOf(partition));
     }
     this.#health();
@@ -443,7 +565,7 @@ export class GroupReader implements ConsumerListener {
 
   records(of: TopicPartition, records: readonly ReadRecord[]): void {
     const partition = this.#partitions.get(nameOf(of));
-    if (partition?.state !== 'ours' || this.#stopped) return;
+    if (partition?.state !== 'ours' || this.#stopped || !partition.begun) return;
     if (partition.stuck !== undefined) return this.#consumer.pause([partition]);
     const fresh =
       (records[0] as ReadRecord).offset < partition.next
@@ -468,7 +590,7 @@ export class GroupReader implements ConsumerListener {
     if (partition === undefined) return to;
     if (this.#options.onOutOfRange === 'fail') this.#fail(partition, outOfRangeOf(given, wanted));
     // Behind what is out: nothing moves past that.
-    partition.progress.acked(partition.progress.send(to));
+    partition.progress.acked(partition.send(to));
     const { next } = partition;
     partition.next = to;
     this.#hooks.arrived?.(partition, 0, next);
@@ -524,6 +646,7 @@ export class GroupReader implements ConsumerListener {
     // It may have been told nothing, or not to the end.
     this.#fence([...this.#partitions.values()]);
     this.#context.clock.cancel(this.#timer);
+    await this.#transactions?.close();
     this.recovered();
   }
 

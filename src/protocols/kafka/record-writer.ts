@@ -12,7 +12,8 @@ import type { Context } from '../../core/scope.ts';
 import { PartlyWritten } from '../../core/sink.ts';
 import { encodeAvroEvent } from '../avro-event.ts';
 import { addressing, type Address, type AddressOptions } from './address.ts';
-import type { KafkaClient, KafkaProducer, NewRecord, TopicPartition } from './client.ts';
+import type { KafkaClient, KafkaProducer, NewRecord, TopicPartition, Write } from './client.ts';
+import type { TransactedRange } from './exactly-once.ts';
 import { partitionOf, Spread } from './partitioner.ts';
 import type { ProducerSettings } from './properties.ts';
 
@@ -93,6 +94,36 @@ export class RecordWriter {
     const done = this.#turn.then(() => this.#write(events));
     this.#turn = done.catch(() => undefined);
     return done;
+  }
+
+  /**
+   * Writes all of it in one transaction with how far its source has come. What can never be written holds it up, for nothing is
+   * left out.
+   */
+  async transact({ events }: Batch, range: TransactedRange): Promise<void> {
+    const failed: Failed = new Map();
+    const loads = await this.#load(events, failed);
+    const began = this.#context.clock.now();
+    try {
+      const [cause] = failed.values();
+      if (cause !== undefined) throw cause;
+      const writes: Write[] = [];
+      for (const { to, records, sizes } of loads)
+        for (let from = 0, until: number; from < records.length; from = until) {
+          until = endOfSend(sizes, from);
+          writes.push({ to, records: records.slice(from, until) });
+        }
+      await range.commit(writes, this.#options.producer.compression);
+      this.#counters.KafkaEventSendTimer += this.#context.clock.now() - began;
+    } catch (thrown) {
+      const cause = toError(thrown);
+      this.#counters.RollbackCount++;
+      for (const { to } of loads) this.#topics.delete(to.topic);
+      if (!isPermanent(cause)) throw cause;
+      const code = cause instanceof MillraceError ? cause.code : 'MR_KAFKA';
+      const what = `${cause.message} With exactlyOnce, its partition waits until it can be written.`;
+      throw new MillraceError(code, what, { cause, retriable: true });
+    }
   }
 
   /** The client is left open. */
@@ -205,11 +236,7 @@ export class RecordWriter {
   async #sendAll(load: Load, events: readonly FlumeEvent[], failed: Failed): Promise<void> {
     const { to, records, indexes, sizes } = load;
     for (let from = 0, until: number; from < records.length; from = until) {
-      until = from;
-      for (let bytes = 0; until < records.length && until - from < sendRecords; until++) {
-        bytes += sizes[until] as number;
-        if (bytes > sendBytes && until > from) break;
-      }
+      until = endOfSend(sizes, from);
       const stop = await this.#send(load, from, until, failed);
       if (stop === undefined) continue;
       // There may be another number of partitions now.
@@ -249,6 +276,16 @@ export class RecordWriter {
     }
   }
 }
+
+/** Where a send that begins there ends: at least one record is in it. */
+const endOfSend = (sizes: readonly number[], from: number): number => {
+  let until = from;
+  for (let bytes = 0; until < sizes.length && until - from < sendRecords; until++) {
+    bytes += sizes[until] as number;
+    if (bytes > sendBytes && until > from) break;
+  }
+  return until;
+};
 
 /** Whether it has one of these codes. */
 export const isOneOf = (error: Error, ...codes: readonly ErrorCode[]): boolean =>

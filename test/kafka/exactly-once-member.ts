@@ -1,0 +1,43 @@
+/** A member of the group of `exactly-once.test.ts`, as a process that can be killed. */
+import { filter } from 'rxjs';
+import { run } from '../../src/core/flow.ts';
+import { intercept } from '../../src/operators/intercept.ts';
+import { kafkaSink } from '../../src/sinks/kafka.ts';
+import { kafkaSource } from '../../src/sources/kafka.ts';
+
+export interface Orders {
+  readonly bootstrapServers: readonly string[];
+  readonly groupId: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+/** Of every seven blocks of records one is left out: that is more than a delivery sometimes. */
+export const isKept = (number: number): boolean => Math.floor(number / 250) % 7 !== 3;
+
+const [, , orders] = process.argv;
+if (orders?.startsWith('{') === true) {
+  const { bootstrapServers, groupId, from, to } = JSON.parse(orders) as Orders;
+  const flow = run(
+    kafkaSource({
+      bootstrapServers,
+      groupId,
+      topics: [from],
+      batchSize: 200,
+      // Or the sink would follow it.
+      setTopicHeader: false,
+      exactlyOnce: true,
+      commitInterval: 100,
+      consumer: { 'auto.offset.reset': 'earliest', 'session.timeout.ms': '1500', 'heartbeat.interval.ms': '200' },
+    }).pipe(intercept(events => events.pipe(filter(({ body }) => isKept(Number(body)))))),
+    kafkaSink({
+      bootstrapServers,
+      topic: to,
+      partitionIdHeader: 'partition',
+      exactlyOnce: true,
+      compression: 'gzip',
+    }),
+  );
+  process.once('SIGTERM', () => void flow.stop().then(() => process.exit()));
+  process.stdout.write('up\n');
+}

@@ -1,0 +1,160 @@
+/**
+ * A group that reads a topic and writes another in transactions, while its members are killed, stopped, and woken up when others have
+ * their partitions. `KILL_SEED` replays the moments as far as a machine lets one.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { poll } from '../../bench/processes.ts';
+import { quietLog } from '../../src/core/scope.ts';
+import type { KafkaClient } from '../../src/protocols/kafka/client.ts';
+import { kafkajs } from '../../src/protocols/kafka/kafkajs.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { describeKafka, kafkaVersions, startKafka, type Kafka } from './brokers.ts';
+import { isKept, type Orders } from './exactly-once-member.ts';
+
+const seed = Number(process.env['KILL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+const partitions = 3;
+const perPartition = 50_000;
+const members = 3;
+const harms = 16;
+const groupId = 'movers';
+
+let program: string;
+let folder: string;
+beforeAll(async () => {
+  // Where packages are found from.
+  const cache = resolve(import.meta.dirname, '../../node_modules/.cache');
+  mkdirSync(cache, { recursive: true });
+  folder = mkdtempSync(join(cache, 'exactly-once-'));
+  program = join(folder, 'member.mjs');
+  await build({
+    entryPoints: [resolve(import.meta.dirname, 'exactly-once-member.ts')],
+    outfile: program,
+    bundle: true,
+    packages: 'external',
+    platform: 'node',
+    format: 'esm',
+    logLevel: 'error',
+  });
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** How many records a partition has up to these offsets, aborted ones too. */
+const countAll = async (client: KafkaClient, topic: string, last: readonly number[]): Promise<number> => {
+  let count = 0;
+  const left = new Set(last.keys());
+  await new Promise<void>(resolve => {
+    const consumer = client.consumer(
+      { groupId: 'counting', topics: [topic], readCommitted: false },
+      {
+        assigned: given => given.map(({ first }) => first),
+        revoked: () => undefined,
+        records: ({ partition }, records) => {
+          const end = last[partition] as number;
+          for (const { offset } of records) {
+            if (offset <= end) count++;
+            if (offset >= end) left.delete(partition);
+          }
+          if (left.size === 0) void consumer.close().then(resolve);
+        },
+        outOfRange: ({ first }) => first,
+        trouble: () => undefined,
+        recovered: () => undefined,
+      },
+    );
+  });
+  return count;
+};
+
+for (const version of kafkaVersions)
+  describeKafka(`exactly once on Kafka ${version}`, () => {
+    let kafka: Kafka;
+    let client: KafkaClient;
+    beforeAll(async () => {
+      kafka = await startKafka({ version, properties: { 'group.min.session.timeout.ms': 1000 } });
+      client = await kafkajs({ brokers: kafka.bootstrap, log: quietLog });
+      await kafka.createTopic('in', { partitions });
+      await kafka.createTopic('out', { partitions });
+    }, 60_000);
+    afterAll(async () => {
+      await client.close();
+      await kafka.stop();
+    });
+
+    test(`each record is there once, and in order; KILL_SEED=${seed}`, { timeout: 240_000 }, async () => {
+      const random = seededRandom(seed);
+      const producer = client.producer();
+      for (let partition = 0; partition < partitions; partition++)
+        for (let first = 0; first < perPartition; first += 5000) {
+          const records = Array.from({ length: 5000 }, (_, i) => ({
+            key: null,
+            value: Buffer.from(String(first + i)),
+          }));
+          await producer.send({ topic: 'in', partition }, records);
+        }
+      await producer.close();
+
+      const orders: Orders = { bootstrapServers: kafka.bootstrap, groupId, from: 'in', to: 'out' };
+      const start = (): ChildProcess =>
+        spawn(process.execPath, [program, JSON.stringify(orders)], { stdio: ['ignore', 'ignore', 'inherit'] });
+      const running = Array.from({ length: members }, start);
+      const moved = async () => {
+        const [of] = await kafka.admin(ask => ask.fetchOffsets({ groupId, topics: ['in'] }));
+        return of!.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
+      };
+      const all = partitions * perPartition;
+      let killed = 0;
+      let woken = 0;
+      let left = 0;
+      try {
+        for (let harm = 0; harm < harms && left < all; harm++) {
+          // Nobody is harmed who has nothing in hand.
+          left = await poll(
+            'nothing moves',
+            async () => {
+              const now = await moved();
+              return now > left ? now : undefined;
+            },
+            { timeout: 60_000 },
+          );
+          await sleep(random() * 700);
+          const at = Math.floor(random() * members);
+          const victim = running[at] as ChildProcess;
+          if (random() < 0.6) {
+            const gone = once(victim, 'exit');
+            victim.kill('SIGKILL');
+            await gone;
+            killed++;
+            running[at] = start();
+          } else {
+            victim.kill('SIGSTOP');
+            await sleep(random() < 0.5 ? 300 : 2500);
+            victim.kill('SIGCONT');
+            woken++;
+          }
+        }
+        await poll('not all is moved', async () => ((await moved()) === all ? true : undefined), { timeout: 120_000 });
+      } finally {
+        for (const child of running) child.kill('SIGKILL');
+      }
+
+      const kept = Array.from({ length: perPartition }, (_, number) => number).filter(isKept);
+      const found = await kafka.read('out');
+      for (const records of found) expect(records.map(({ value }) => Number(value))).toEqual(kept);
+      const written = await countAll(
+        client,
+        'out',
+        found.map(records => records.at(-1)!.offset),
+      );
+      const aborted = written - partitions * kept.length;
+      console.log({ version, killed, woken, aborted });
+      expect(killed).toBeGreaterThan(3);
+      expect(woken).toBeGreaterThan(1);
+      expect(aborted).toBeGreaterThan(0);
+    });
+  });
