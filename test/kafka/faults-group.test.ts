@@ -59,10 +59,35 @@ describeKafka('a group, while events flow', () => {
     flow.numbers.upTo(total);
     await flow.writer.flow.done;
     const members = [flow.join(), flow.join()];
+    // When all of it is acked, nothing is out as they go.
+    await flow.reach(total);
     expect(await flow.finish()).toBe(0);
     for (const { log } of members) expect(log.entries).toEqual([]);
     // They had to share it only once, if at all.
     expect(flow.collected.handovers).toBeLessThanOrEqual(2);
+  });
+
+  test('a partition has to go while a slow batch of it is out', { timeout }, async () => {
+    const flow = await start({
+      topic: 'taken',
+      partitions: 2,
+      source: { maxInFlight: { events: 20_000 }, revokeTimeout: 200, batchSize: 5000 },
+      write: () => new Promise(resolve => setTimeout(resolve, 2000)),
+      concurrency: 4,
+    });
+    flow.numbers.upTo(total);
+    flow.join();
+    await until(
+      () => flow.collected.next.every(next => next > 0),
+      () => flow.state(),
+    );
+    flow.join();
+    await flow.reach(total);
+    const duplicates = await flow.finish();
+    expect(flow.collected.handovers).toBeGreaterThan(0);
+    // What was out, and no more.
+    expect(duplicates).toBeGreaterThan(0);
+    expect(duplicates).toBeLessThanOrEqual(20_000);
   });
 
   test('the topic is deleted and made again', { timeout }, async () => {
