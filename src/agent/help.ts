@@ -135,7 +135,7 @@ const names = { source: 'r1', channel: 'c1', sink: 'k1' } as const;
 const example = (kind: Kind, component: ComponentInfo): readonly string[] => {
   const where = `a1.${kind}s.${names[kind]}`;
   const link = { source: [`${where}.channels = c1`], channel: [], sink: [`${where}.channel = c1`] }[kind];
-  const required = fieldsOf(component).filter(({ info }) => info.required === true);
+  const required = fieldsOf(component).filter(({ info }) => info.required === true || info.example !== undefined);
   return [`${where}.type = ${component.type}`, ...link, ...required.flatMap(field => exampleOf(where, field))];
 };
 

@@ -36,7 +36,7 @@ export interface FieldInfo {
   readonly listedIn?: string;
   /** The names that a map takes, if it does not take any. */
   readonly entries?: readonly MapEntry[];
-  /** For reference pages, where the kind alone gives no idea. */
+  /** For reference pages, where the kind alone gives no idea, or it takes one of several options. */
   readonly example?: string;
   readonly default?: unknown;
   /** The default in an agent, where Flume's own differs from the library's. */

@@ -32,7 +32,7 @@ import { checkKafka, connectionFields, consumerFields, consumerOf } from '../pro
 
 const fields = {
   ...connectionFields,
-  topics: list('The topics.', { flume: 'kafka.topics', formerly: 'topic', optional: true }),
+  topics: list('The topics.', { flume: 'kafka.topics', formerly: 'topic', optional: true, example: 'orders' }),
   topicsRegex: text('A regular expression that the whole name of a topic has to match, instead of names.', {
     flume: 'kafka.topics.regex',
     optional: true,

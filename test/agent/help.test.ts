@@ -18,7 +18,7 @@ describe('millrace list', () => {
       'Sources\n  netcat   Lines over TCP.\n  http     Events by POST.\n  taildir  Lines of files that grow.\n',
     );
     expect(text).toContain('Channels\n  memory  Holds events in memory.\n');
-    expect(text).toMatch(/sources: avro exec [^]*KafkaSource/);
+    expect(text).toMatch(/sources: avro exec [^]*TwitterSource/);
     expect(text.slice(text.indexOf('Not built in'))).not.toMatch(/\bnetcat\b|\btaildir\b|\bmemory\b|\bfile_roll\b/);
     expect(Math.max(...text.split('\n').map(line => line.length))).toBeLessThanOrEqual(100);
   });
@@ -116,7 +116,10 @@ describe('reference pages', () => {
     const others = [
       'a1.sources = r1\na1.channels = c1\na1.sinks = k1\n',
       path.includes('source-') ? '' : 'a1.sources.r1.type = seq\na1.sources.r1.channels = c1\n',
-      path.includes('channel-') ? '' : 'a1.channels.c1.type = memory\n',
+      // Flume's channel is smaller than a batch of its Kafka source, and Flume refuses the two as well.
+      path.includes('channel-')
+        ? ''
+        : 'a1.channels.c1.type = memory\na1.channels.c1.capacity = 1000\na1.channels.c1.transactionCapacity = 1000\n',
       path.includes('sink-') ? '' : 'a1.sinks.k1.type = null\na1.sinks.k1.channel = c1\n',
     ];
     const file = join(await mkdtemp(join(tmpdir(), 'millrace-')), 'flume.conf');
