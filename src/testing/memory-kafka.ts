@@ -14,12 +14,15 @@ import {
   type KafkaConnector,
   type KafkaConsumer,
   type KafkaProducer,
+  type KafkaTransactions,
   type NewRecord,
   type Position,
   type ProducerOptions,
   type ReadRecord,
   type Right,
   type TopicPartition,
+  type TransactionalProducer,
+  type Write,
 } from '../protocols/kafka/client.ts';
 import { seededRandom } from './seeded-random.ts';
 
@@ -38,12 +41,14 @@ const faults = [
  * What may go wrong. `sendRefused`: it rejects, and nothing was written. `sendUnanswered`: it rejects, but all was written.
  * `sendRepeated`: an answer got lost and the client asked again by itself; without `idempotent` the records are there twice.
  * `sendSlow`: the answer takes `slowness`. `commitRefused`, `commitUnanswered`: the same of commits. `fetchRefused`: trouble for a
- * moment. `expelled`: when it fetches, a member learns that the group has gone on without it.
+ * moment. `expelled`: when it fetches, a member learns that the group has gone on without it. Of transactions, `sendRefused` is about
+ * the writes and `commitRefused`, `commitUnanswered` about the end.
  */
 export type MemoryKafkaFault = (typeof faults)[number];
 
 /**
- * What has happened, besides faults: `rebalances` of all groups, commits that were `fenced`, batches `dropped` because the broker
+ * What has happened, besides faults: `rebalances` of all groups, commits that were `fenced`, as the member or its transactional id
+ * was somebody else's by then, batches `dropped` because the broker
  * had them from the same producer, readers told `outOfRange`, and `overlaps`: sends that did not wait for the one before.
  */
 export type MemoryKafkaEvent = MemoryKafkaFault | 'rebalances' | 'fenced' | 'dropped' | 'outOfRange' | 'overlaps';
@@ -224,8 +229,9 @@ interface Topic {
  * A cluster in memory.
  *
  * As real ones it has topics of partitions, records with offsets, groups with generations that rebalance eagerly, sessions that
- * expire, retention, limits and rights, and it drops what an idempotent producer sends again. Unlike them it has one broker, which
- * is there or away, and no replicas; it knows no transactions and no compression; there is no login; a batch that an idempotent
+ * expire, retention, limits and rights, it drops what an idempotent producer sends again, and it has transactions. Unlike them it has
+ * one broker, which is there or away, and no replicas; what a transaction writes cannot be seen before its end, and leaves a gap
+ * if it is aborted; it knows no compression; there is no login; a batch that an idempotent
  * producer sends again is known by its content, not by its number; and it tells members of a change at once and not when they ask:
  * when nothing happens, no timer runs.
  *
@@ -251,6 +257,8 @@ class Cluster implements MemoryKafka {
   readonly #consumers = new Set<Member>();
   readonly #forbidden = new Set<string>();
   readonly #scripted: { readonly fault: MemoryKafkaFault; readonly of: string | undefined }[] = [];
+  /** By transactional id. */
+  readonly #epochs = new Map<string, number>();
   #down = false;
   #ids = 0;
 
@@ -423,6 +431,34 @@ class Cluster implements MemoryKafka {
     this.#consumers.delete(member);
   }
 
+  /** From now on only whoever got the result may commit in the name of this id. */
+  nextEpoch(id: string): number {
+    const epoch = (this.#epochs.get(id) ?? -1) + 1;
+    this.#epochs.set(id, epoch);
+    return epoch;
+  }
+
+  epoch(id: string): number | undefined {
+    return this.#epochs.get(id);
+  }
+
+  /** Throws what a broker refuses. */
+  check(to: TopicPartition, records: readonly NewRecord[]): void {
+    if (this.isForbidden('write', to.topic)) throw forbiddenTo('write', to.topic);
+    const log = this.partition(to);
+    if (log.away) throw faulty(`${nameOf(to)} has no leader`);
+    const bytes = records.reduce((sum, record) => sum + bytesOf(record), batchOverhead);
+    if (bytes > this.maxMessageBytes)
+      throw new MillraceError(
+        'MR_EVENT_TOO_LARGE',
+        `${nameOf(to)}: a batch of ${bytes} bytes, and brokers take ${this.maxMessageBytes}`,
+      );
+    if (this.topic(to.topic).compacted && records.some(({ key }) => key === null))
+      throw new MillraceError('MR_KAFKA', `topic ${to.topic} is compacted, and a record has no key`, {
+        retriable: false,
+      });
+  }
+
   #client(): KafkaClient {
     return {
       describeTopics: async topics => {
@@ -462,6 +498,7 @@ class Cluster implements MemoryKafka {
         member.look();
         return member;
       },
+      transactions: () => new Transactions(this),
       close: () => Promise.resolve(),
     };
   }
@@ -531,7 +568,7 @@ class Producer implements KafkaProducer {
   async #write(to: TopicPartition, name: string, records: readonly NewRecord[]): Promise<number> {
     const cluster = this.#cluster;
     await cluster.travel();
-    this.#check(to, records);
+    cluster.check(to, records);
     if (cluster.goesWrong('sendRefused', [to])) throw faulty(`${name}: the broker could not write`);
     const before = this.#idempotent ? this.#unsure.get(name) : undefined;
     this.#unsure.delete(name);
@@ -555,23 +592,80 @@ class Producer implements KafkaProducer {
     }
     return this.#acks === 0 ? -1 : offset;
   }
+}
 
-  /** Throws what a broker refuses. */
-  #check(to: TopicPartition, records: readonly NewRecord[]): void {
+class Transactions implements KafkaTransactions {
+  readonly #cluster: Cluster;
+  #closed = false;
+
+  constructor(cluster: Cluster) {
+    this.#cluster = cluster;
+  }
+
+  async begin(id: string, groupId: string, of: TopicPartition): Promise<TransactionalProducer> {
     const cluster = this.#cluster;
-    if (cluster.isForbidden('write', to.topic)) throw forbiddenTo('write', to.topic);
-    const log = cluster.partition(to);
-    if (log.away) throw faulty(`${nameOf(to)} has no leader`);
-    const bytes = records.reduce((sum, record) => sum + bytesOf(record), batchOverhead);
-    if (bytes > cluster.maxMessageBytes)
-      throw new MillraceError(
-        'MR_EVENT_TOO_LARGE',
-        `${nameOf(to)}: a batch of ${bytes} bytes, and brokers take ${cluster.maxMessageBytes}`,
-      );
-    if (cluster.topic(to.topic).compacted && records.some(({ key }) => key === null))
-      throw new MillraceError('MR_KAFKA', `topic ${to.topic} is compacted, and a record has no key`, {
-        retriable: false,
-      });
+    this.#open();
+    await cluster.travel();
+    const epoch = cluster.nextEpoch(id);
+    await cluster.travel();
+    this.#open();
+    await cluster.travel();
+    const position = cluster.committed(groupId).find(one => nameOf(one) === nameOf(of))?.offset;
+    await cluster.travel();
+    let over = false;
+    return {
+      position,
+      commit: async (writes, next) => {
+        if (over) throw faulty(`transactional id ${id}: a commit is under way, or has failed`);
+        over = true;
+        const check = () => {
+          this.#open();
+          if (cluster.epoch(id) === epoch) return;
+          cluster.happened.fenced++;
+          throw faulty(`transactional id ${id} is somebody else's`);
+        };
+        await this.#write(writes, check);
+        await this.#end(writes, groupId, { ...of, offset: next }, check);
+        over = false;
+      },
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closed = true;
+    return Promise.resolve();
+  }
+
+  #open(): void {
+    if (this.#closed) throw faulty('the client is closed');
+  }
+
+  async #write(writes: readonly Write[], check: () => void): Promise<void> {
+    const cluster = this.#cluster;
+    await cluster.travel();
+    check();
+    for (const { to, records } of writes) {
+      cluster.check(to, records);
+      if (!cluster.goesWrong('sendRefused', [to])) continue;
+      cluster.leaveGap(to, records.length);
+      throw faulty(`${nameOf(to)}: the broker could not write`);
+    }
+    await cluster.travel();
+  }
+
+  async #end(writes: readonly Write[], groupId: string, position: Position, check: () => void): Promise<void> {
+    const cluster = this.#cluster;
+    await cluster.travel();
+    check();
+    if (cluster.goesWrong('commitRefused', [position])) throw faulty('the coordinator could not commit');
+    for (const { to, records } of writes) {
+      cluster.write(to, records);
+      // The mark of the end.
+      cluster.leaveGap(to, 1);
+    }
+    cluster.commit(groupId, [position]);
+    if (cluster.goesWrong('commitUnanswered', [position])) throw faulty('the connection broke before an answer');
+    await cluster.travel();
   }
 }
 

@@ -92,8 +92,8 @@ export interface TransactedRange {
   /**
    * Writes what was made of all of it, and that the group goes on behind it.
    *
-   * @throws MR_CONFIG if it was acked before it came here; MR_KAFKA if what was read before it is not settled, the partition
-   *   is somebody else's, or nobody knows whether it is in: then the same again finds out.
+   * @throws MR_KAFKA if what was read before it is not settled, the partition is somebody else's, or nobody knows whether it is
+   *   in: then the same again finds out.
    */
   commit(writes: readonly Write[], compression: Compression | undefined): Promise<void>;
 }

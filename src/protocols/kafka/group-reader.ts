@@ -299,17 +299,10 @@ export class GroupReader implements ConsumerListener {
     if (transacted === undefined) return undefined;
     return {
       commit: async (writes, compression) => {
-        const { committed } = of.progress;
-        if (committed > from)
-          throw new MillraceError(
-            'MR_CONFIG',
-            `exactlyOnce: records ${from} up to ${end - 1} of ${nameOf(of)} are acked already. Nothing between the source and the sink may ack, as channels do.`,
-            { retriable: true },
-          );
-        if (committed < from)
+        if (of.progress.committed !== from)
           throw new MillraceError(
             'MR_KAFKA',
-            `exactlyOnce: what was read of ${nameOf(of)} before record ${from} is not settled yet.`,
+            `exactlyOnce: what was read of ${nameOf(of)} before record ${from} is not settled yet. No stage may change the order.`,
           );
         await transacted.commit(() => end, writes, compression);
         of.committed = end;
