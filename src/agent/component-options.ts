@@ -47,6 +47,12 @@ const commonKeys: Readonly<Record<Kind, readonly string[]>> = {
   sink: ['type', 'channel'],
 };
 
+/** Keys that promise what an agent cannot hold. */
+const refusedKeys: Readonly<Record<string, string>> = {
+  exactlyOnce:
+    'a channel of an agent ends what one transaction would have to span, so only flows in code can have it; leave it out for at least once',
+};
+
 /** Keys of Flume that have nothing to act on here. */
 const idleKeys: Readonly<Record<string, string>> = {
   batchDurationMillis: 'a batch leaves as soon as it can, and does not wait to become full',
@@ -164,6 +170,8 @@ const assign = (
       set.set(field.name, entries.set(inner, entry));
       const idle = field.info.entries?.find(known => known.key === inner && known.effect === 'none');
       if (idle !== undefined) problems.warn(entry.at, `${where}.${key} has no effect: ${idle.summary}`);
+    } else if (Object.hasOwn(refusedKeys, key)) {
+      problems.error(entry.at, `${where}.${key}: ${refusedKeys[key] ?? ''}`);
     } else if (Object.hasOwn(idleKeys, key)) {
       problems.warn(entry.at, `${where}.${key} has no effect: ${idleKeys[key] ?? ''}`);
     } else if (!others.some(pattern => covers(pattern, key)) && !isMisplaced(key, kind, keys)) {

@@ -226,6 +226,13 @@ describe('one thing is wrong', () => {
       ['warning ‹listening›: netcat has no option listening; it is ignored'],
     ],
     [
+      'a promise that an agent cannot hold',
+      ['a1.sources.r1.exactlyOnce = true'],
+      [
+        'error ‹a1.sources.r1.exactlyOnce›: a1.sources.r1.exactlyOnce: a channel of an agent ends what one transaction would have to span, so only flows in code can have it; leave it out for at least once',
+      ],
+    ],
+    [
       "Flume's back-off for polling",
       ['a1.sources.r1.maxBackoffSleep = 1'],
       [
