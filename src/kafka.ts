@@ -12,6 +12,7 @@ export type {
   KafkaConnector,
   KafkaConsumer,
   KafkaProducer,
+  KafkaTransactions,
   Login,
   NewRecord,
   Position,
@@ -20,6 +21,8 @@ export type {
   RecordHeaders,
   Tls,
   TopicPartition,
+  TransactionalProducer,
+  Write,
 } from './protocols/kafka/client.ts';
 export { kafkaChannel, type KafkaChannelOptions } from './operators/channels/kafka.ts';
 export { kafkaSource, type KafkaSourceOptions } from './sources/kafka.ts';
