@@ -174,16 +174,16 @@ describe('what is read', () => {
   });
 
   test('a regular expression wins over names, has to match all of a name, and finds topics that come later', async () => {
-    const { clock, cluster, write, start } = setUp({ t: 1, t1: 1, 't1-old': 1 });
-    write(['no']);
+    const { clock, cluster, write, start } = setUp({ t: 1, t1: 1, 't1-old': 1, 'not-t1': 1, other: 1, 'an-other': 1 });
     write(['yes'], 0, 't1');
-    write(['no'], 0, 't1-old');
-    const { bodies } = start({ topicsRegex: 't[0-9]', consumer: { 'metadata.max.age.ms': '5000' } });
+    for (const topic of ['t', 't1-old', 'not-t1', 'an-other']) write(['no'], 0, topic);
+    write(['also'], 0, 'other');
+    const { bodies } = start({ topicsRegex: 't[0-9]|other', consumer: { 'metadata.max.age.ms': '5000' } });
     await clock.advance(1000);
     cluster.createTopic('t2');
     write(['later'], 0, 't2');
     await clock.advance(10_000);
-    expect(bodies()).toEqual(['yes', 'later']);
+    expect(bodies().sort()).toEqual(['also', 'later', 'yes']);
   });
 
   test('where a group begins is committed at once: what comes before the first ack is read by the next member', async () => {
@@ -495,14 +495,16 @@ describe('trouble', () => {
     expect(clock.pending).toBe(0);
   });
 
-  test('a stop while no broker answers ends', async () => {
-    const { clock, cluster, write, start } = setUp();
+  test('a stop while no broker answers ends, and does not say that all is well', async () => {
+    const { clock, cluster, write, start, messages } = setUp();
     write(['a']);
-    const { flow, sink } = start({}, hold);
+    const { flow, sink, metrics } = start({}, hold);
     await clock.advance(100);
     cluster.down();
     sink.received[0]?.settle('ack');
     await clock.settle(flow.stop());
+    expect(metrics.troubles.size).toBe(0);
+    expect(messages('info')).toEqual([]);
   });
 });
 

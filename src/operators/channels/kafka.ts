@@ -215,7 +215,7 @@ class KafkaStore implements Store {
   #notWritten(puts: readonly Put[], cause: Error): void {
     const failed = cause instanceof PartlyWritten ? cause.failed : undefined;
     const permanent = failed !== undefined && [...failed.values()].every(isPermanent);
-    if (!permanent) this.#trouble({ put: cause });
+    if (!permanent) this.#trouble({ put: (failed && [...failed.values()].find(why => !isPermanent(why))) ?? cause });
     let at = 0;
     for (const { batch, resolve, reject } of puts) {
       const from = at;

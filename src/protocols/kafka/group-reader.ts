@@ -640,7 +640,9 @@ export class GroupReader implements ConsumerListener {
     this.#fence([...this.#partitions.values()]);
     this.#context.clock.cancel(this.#timer);
     await this.#transactions?.close();
-    this.recovered();
+    // Nobody knows whether it is over.
+    this.#trouble = undefined;
+    this.#health();
   }
 
   // --- books

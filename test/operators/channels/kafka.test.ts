@@ -142,6 +142,18 @@ describe('putting', () => {
     expect(bodiesOf((await take()).sink.acked)).toEqual(['a', 'b', 'c']);
   });
 
+  test('what is wrong with a put has the code of what is wrong with its events', async () => {
+    const { clock, log, inWorld, options } = setUp({});
+    await inWorld(async scope => {
+      const channel = kafkaChannel.create(options());
+      scriptedSource([{ emit: events('a', 'b') }]).subscribe(channel.input());
+      await clock.advance(1000);
+      expect(scope.metrics.troubles.get('kafka')).toMatchObject({ code: 'MR_KAFKA_UNKNOWN_TOPIC' });
+      await clock.settle(channel.close());
+    });
+    expect(log.entries[0]?.message).toMatch(/^kafka: a put was not confirmed: .*flume-channel/);
+  });
+
   test('a put that was not confirmed is nacked, with all that waits behind it, and reported until one is', async () => {
     const { clock, log, cluster, inWorld, options } = setUp({ 'flume-channel': 1 });
     cluster.script('sendRefused');
