@@ -1,5 +1,6 @@
 /** A member of the group of `exactly-once.test.ts`, as a process that can be killed. */
-import { filter } from 'rxjs';
+import { filter, map } from 'rxjs';
+import { event, headers } from '../../src/core/event.ts';
 import { run } from '../../src/core/flow.ts';
 import { intercept } from '../../src/operators/intercept.ts';
 import { kafkaSink } from '../../src/sinks/kafka.ts';
@@ -12,7 +13,7 @@ export interface Orders {
   readonly to: string;
 }
 
-/** Of every seven blocks of records one is left out: that is more than a delivery sometimes. */
+/** Of every seven blocks of records one is left out, which is several deliveries. */
 export const isKept = (number: number): boolean => Math.floor(number / 250) % 7 !== 3;
 
 const [, , orders] = process.argv;
@@ -23,18 +24,26 @@ if (orders?.startsWith('{') === true) {
       bootstrapServers,
       groupId,
       topics: [from],
-      batchSize: 200,
+      batchSize: 100,
       // Or the sink would follow it.
       setTopicHeader: false,
       exactlyOnce: true,
       commitInterval: 100,
       consumer: { 'auto.offset.reset': 'earliest', 'session.timeout.ms': '1500', 'heartbeat.interval.ms': '200' },
-    }).pipe(intercept(events => events.pipe(filter(({ body }) => isKept(Number(body)))))),
+    }).pipe(
+      intercept(events =>
+        events.pipe(
+          filter(({ body }) => isKept(Number(body))),
+          map(({ headers: before, body }) => event(body, headers({ ...before, pid: String(process.pid) }))),
+        ),
+      ),
+    ),
     kafkaSink({
       bootstrapServers,
       topic: to,
       partitionIdHeader: 'partition',
       exactlyOnce: true,
+      headers: { pid: 'pid' },
       compression: 'gzip',
     }),
   );
