@@ -128,6 +128,7 @@ describeKafka('agents that share a Kafka channel', () => {
       });
     const received = () => {
       output.read();
+      expect(output.collected.broken).toEqual([]);
       return output.collected.next.reduce((sum, next) => sum + next, 0);
     };
     const agents: [Agent, Agent] = [start(0), start(1)];
@@ -158,7 +159,6 @@ describeKafka('agents that share a Kafka channel', () => {
         () => received() === 2 * total,
         () => JSON.stringify([output.collected, confirmed(0), confirmed(1)]),
       );
-      expect(output.collected.broken).toEqual([]);
       expect([confirmed(0), confirmed(1)]).toEqual([total, total]);
 
       // What was not confirmed when an agent was killed is put again.
