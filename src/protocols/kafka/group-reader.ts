@@ -476,7 +476,8 @@ export class GroupReader implements ConsumerListener {
     partition.transacted = transacted;
     partition.begun = false;
     let position: number | undefined;
-    for (let failures = 0; ; failures++) {
+    let failures = 0;
+    for (;;) {
       try {
         position = await transacted.begin();
         break;
@@ -484,11 +485,12 @@ export class GroupReader implements ConsumerListener {
         if (isGone(partition)) return;
         this.trouble(toError(thrown));
       }
-      await new Promise<void>(resolve => void clock.after(backoffDelay(beginBackoff, failures + 1, random), resolve));
+      const delay = backoffDelay(beginBackoff, ++failures, random);
+      await new Promise<void>(resolve => void clock.after(delay, resolve));
       if (isGone(partition)) return;
     }
     if (isGone(partition)) return;
-    this.recovered();
+    if (failures > 0) this.recovered();
     let begun = partition;
     if (position !== undefined && position !== known) {
       begun = new Partition(partition, position, position);
@@ -634,12 +636,15 @@ export class GroupReader implements ConsumerListener {
   /** Leaves the group, after a commit of what is acked. */
   async close(): Promise<void> {
     this.stop();
-    await this.#consumer.close();
-    this.#closed = true;
-    // It may have been told nothing, or not to the end.
-    this.#fence([...this.#partitions.values()]);
-    this.#context.clock.cancel(this.#timer);
-    await this.#transactions?.close();
+    try {
+      await this.#consumer.close();
+    } finally {
+      this.#closed = true;
+      // It may have been told nothing, or not to the end.
+      this.#fence([...this.#partitions.values()]);
+      this.#context.clock.cancel(this.#timer);
+      await this.#transactions?.close();
+    }
     // Nobody knows whether it is over.
     this.#trouble = undefined;
     this.#health();
