@@ -30,7 +30,12 @@ describe('file store', () => {
             cacheBytes,
           });
           const disk = new CrashDisk(seededRandom(seed));
-          await store.open({ ...new Scope({ clock, log, disk }).context, name: 'c1', wake: () => undefined, withdraw: () => undefined });
+          await store.open({
+            ...new Scope({ clock, log, disk }).context,
+            name: 'c1',
+            wake: () => undefined,
+            withdraw: () => undefined,
+          });
           let next = 0;
           const taken: number[] = [];
           const take = () => {
@@ -45,7 +50,7 @@ describe('file store', () => {
             pending.push(store.put(batch));
             // A taker that asks after each microtask, as sinks whose promises resolve do.
             for (let i = 0; i < gap; i++) {
-              await undefined;
+              await Promise.resolve();
               if (i % (patience + 1) === 0) take();
             }
           }
