@@ -206,7 +206,7 @@ describeKafka('on a real broker', () => {
 
   const sink: SinkSpec = {
     ...real,
-    runs: 14,
+    runs: 10,
     name: 'kafka',
     make: async tuning => {
       const { topic, bootstrapServers } = await newTopic();
