@@ -311,12 +311,16 @@ a1.sinks.k1.allowTopicOverride = false
     });
   });
 
-  describe('a group that is shared with somebody else', () => {
+  describe('a group that is shared with somebody else', { timeout: 90_000 }, () => {
     const java = async (groupId: string, topic: string, ...more: string[]) => {
       const tool = await kafkaTool({
         version: '3.9.2',
         main: 'org.apache.kafka.tools.consumer.ConsoleConsumer',
-        args: ['--bootstrap-server', kafka.bootstrap.join(), '--topic', topic, '--group', groupId, ...more],
+        args: [
+          ...['--bootstrap-server', kafka.bootstrap.join(), '--topic', topic, '--group', groupId],
+          // Should it be too slow to say that it leaves.
+          ...['--consumer-property', 'session.timeout.ms=6000', ...more],
+        ],
       });
       closers.push(() => tool.stop());
       const members = async () =>
