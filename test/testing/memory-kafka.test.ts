@@ -5,17 +5,15 @@ import {
   memoryKafka,
   recordingLog,
   seededRandom,
+  type MemoryKafka,
   type MemoryKafkaOptions,
 } from '../../src/testing/index.ts';
-import { fakeTime, portLaws, realTime } from '../protocols/kafka/port-laws.ts';
+import { fakeTime, portLaws, realTime, type PortSpec } from '../protocols/kafka/port-laws.ts';
 
 const log = recordingLog();
 const settings = { brokers: ['memory:9092'], log };
 
-const clock = new FakeClock();
-const cluster = memoryKafka({ clock });
-portLaws('in memory, on a clock of the test', {
-  time: fakeTime(clock),
+const means = (cluster: MemoryKafka): Omit<PortSpec, 'time'> => ({
   connect: () => cluster.connect(settings),
   createTopic: (topic, partitions) => cluster.createTopic(topic, partitions),
   addPartitions: (topic, more) => cluster.addPartitions(topic, more),
@@ -26,11 +24,11 @@ portLaws('in memory, on a clock of the test', {
   expel: group => cluster.members(group).forEach(({ id }) => cluster.expelMember(id)),
 });
 
-const live = memoryKafka();
+const clock = new FakeClock();
+portLaws('in memory, on a clock of the test', { time: fakeTime(clock), ...means(memoryKafka({ clock })) });
 portLaws('in memory, in real time', {
   time: realTime,
-  connect: () => live.connect(settings),
-  createTopic: (topic, partitions) => live.createTopic(topic, partitions),
+  ...means(memoryKafka()),
   consumer: { sessionTimeout: 300, heartbeatInterval: 50 },
 });
 

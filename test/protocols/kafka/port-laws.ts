@@ -70,6 +70,8 @@ export interface PortSpec {
   loseAnswer?(): Promise<void> | void;
   /** Puts all members out of a group. */
   expel?(group: string): Promise<void> | void;
+  /** Whether the client has them. Default true. */
+  readonly transactions?: boolean;
   /** Default: all that there are. */
   readonly compressions?: readonly Compression[];
   /** For all tests; default vitest's. */
@@ -263,9 +265,15 @@ export const portLaws = (name: string, spec: PortSpec): void => {
     });
 
     describe('transactions', () => {
-      test('writes and the offset are there together; and only who began last commits', async ({ skip }) => {
-        const transactions = client.transactions?.();
-        if (transactions === undefined) return skip('it has none');
+      if (spec.transactions === false) {
+        test('are not there', () => expect(client.transactions?.()).toBeUndefined());
+        return;
+      }
+
+      test('writes and the offset are there together; and only who began last commits', async () => {
+        const transactions = client.transactions?.() as NonNullable<
+          ReturnType<NonNullable<typeof client.transactions>>
+        >;
         const topic = await topicOf();
         const to = { topic, partition: 0 };
         const groupId = newName('group');
