@@ -121,6 +121,8 @@ export const createSource = <T = FlumeEvent, Tag = unknown>(
   });
 };
 
+const isStop = (thrown: unknown): boolean => thrown instanceof MillraceError && thrown.code === 'MR_FLOW_STOPPED';
+
 class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
   readonly closed: Promise<void>;
   readonly #options: SourceOptions;
@@ -314,7 +316,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
         this.#handle = opened instanceof Promise ? await opened : opened;
         this.#counters.StartTime = context.clock.now();
       } catch (thrown) {
-        this.fail(toError(thrown));
+        // A stop that comes while it is opened is no failure.
+        if (!(this.#finishing && isStop(thrown))) this.fail(toError(thrown));
       }
     }
     this.#handle ??= {};

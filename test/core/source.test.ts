@@ -64,6 +64,24 @@ describe('opening', () => {
     expect(scope.metrics.snapshot()['SOURCE.source']).toMatchObject({ GenericProcessingFail: 1 });
   });
 
+  test('a stop while it waits for what a channel knows is an end, and no failure', async () => {
+    const { clock, scope, subscribe } = world();
+    scope.knows(new Promise(() => undefined));
+    const { sink } = subscribe(
+      createSource(async (_, { offsets }) => {
+        await offsets('file ');
+        return {};
+      }),
+    );
+    await clock.flush();
+    expect(sink.ended).toBeUndefined();
+    scope.finishSources();
+    await clock.flush();
+    expect(sink.ended).toBe('complete');
+    expect(scope.sourcesOpen).toBe(0);
+    expect(scope.metrics.snapshot()['SOURCE.source']).toMatchObject({ GenericProcessingFail: 0 });
+  });
+
   test('a source that emits and then cannot open errors and tells nobody lies', async () => {
     const { clock, scope, subscribe } = world();
     const { sink } = subscribe(

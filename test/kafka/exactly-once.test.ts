@@ -126,7 +126,8 @@ for (const [version, nodes] of [
             const now = await moved();
             return now > left ? now : undefined;
           });
-          await sleep(random() * 500);
+          // In the middle of it, mostly.
+          await sleep(random() ** 3 * 500);
           const at = Math.floor(random() * members);
           const victim = running[at] as ChildProcess;
           if (harm % 4 === 1 && kafka.nodes.length > 1) {
