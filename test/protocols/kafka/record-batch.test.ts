@@ -137,7 +137,7 @@ describe('a batch of records', () => {
           given.map((one, i) => shown({ ...one, offset: offset + i, timestamp: one.timestamp ?? of.now })),
         );
         // Which kafkajs takes for something else.
-        if (given.some(({ headers = {} }) => Object.hasOwn(headers, '__proto__'))) return;
+        if (given.some(({ headers = {} }) => Object.keys(headers).some(name => name in Object.prototype))) return;
         const theirs = (await kafkajs.decode(new kafkajs.Decoder(batch))).records;
         expect(theirs.map(shown)).toEqual(ours.records.map(shown));
       }),
