@@ -27,6 +27,7 @@ import type {
   ReadRecord,
   TopicPartition,
 } from './client.ts';
+import { nameOf } from './partitions.ts';
 
 export interface GroupReaderOptions {
   /** Where a group begins that never committed. `none`: nowhere, it fails. */
@@ -110,8 +111,6 @@ const beginBackoff = { initial: 100, max: 5000 };
 
 /** It changes while one waits. */
 const isGone = ({ state }: Partition): boolean => state !== 'ours';
-
-const nameOf = ({ topic, partition }: TopicPartition): string => `${topic}-${partition}`;
 
 /** Of one partition, at most `events`. */
 export interface Taken {

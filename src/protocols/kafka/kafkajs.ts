@@ -6,10 +6,13 @@
  */
 import { MillraceError } from '../../core/errors.ts';
 import type { KafkaConnector, Right } from './client.ts';
-import { Cluster, earliest, keyOf, latest, wait } from './kafkajs/cluster.ts';
+import { nameOf } from './partitions.ts';
+import { wait } from './waiting.ts';
+import { Cluster, earliest, latest } from './kafkajs/cluster.ts';
 import { codecs, registerCodecs } from './kafkajs/codecs.ts';
 import { Consumer } from './kafkajs/consumer.ts';
-import { elsewhere, Refused } from './kafkajs/errors.ts';
+import { elsewhere, Refused } from './refused.ts';
+import { refusedBy } from './kafkajs/errors.ts';
 import { loadKafkajs } from './kafkajs/package.ts';
 import { createProducer } from './kafkajs/producer.ts';
 import { describeGroup, describeTopics } from './kafkajs/rights.ts';
@@ -44,7 +47,7 @@ export const kafkajs: KafkaConnector = async settings => {
       await own.orClosed(own.refresh([topic]));
       const { code, partitions: count } = own.topic(topic);
       if (code === 0 && count > 0) return count;
-      if (attempt === topicAttempts) throw new Refused(inside, code, `looking for topic ${topic}`);
+      if (attempt === topicAttempts) throw refusedBy(inside, code, `looking for topic ${topic}`);
       await wait(topicWait, own.closed);
     }
   };
@@ -80,7 +83,7 @@ export const kafkajs: KafkaConnector = async settings => {
           ]);
           return of.map(({ partition }) => {
             const bound = (from: typeof firsts) => {
-              const offset = from.get(keyOf(topic, partition));
+              const offset = from.get(nameOf({ topic, partition }));
               if (typeof offset === 'number') return offset;
               throw (
                 offset ?? new MillraceError('MR_KAFKA', `Kafka: no offsets of topic ${topic}, partition ${partition}.`)

@@ -10,10 +10,11 @@
  */
 import { MillraceError, systemCode } from '../../core/errors.ts';
 import type { KafkaConnector } from './client.ts';
-import { Cluster, wait } from './platformatic/cluster.ts';
+import { Cluster } from './platformatic/cluster.ts';
 import { Member } from './platformatic/member.ts';
 import { Producer } from './platformatic/producer.ts';
 import { frameSnappy } from './platformatic/snappy.ts';
+import { wait } from './waiting.ts';
 
 /** How often a topic is asked for before it does not exist, and the wait in between in ms: brokers may be making it. */
 const topicAttempts = 5;

@@ -5,17 +5,14 @@
  * @module
  */
 import { setMaxListeners } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../../core/errors.ts';
 import type { ConnectionSettings } from '../client.ts';
-import { kafkaError, Refused } from './errors.ts';
+import { byTopic, nameOf } from '../partitions.ts';
+import { wait } from '../waiting.ts';
+import { kafkaError, refusedBy } from './errors.ts';
 import { openSocket, sasl, tlsOptions } from './login.ts';
 import type { Broker, Encoder, Package } from './package.ts';
 import { curedOfIdleTimers } from './patches.ts';
-
-/** Waits, but not longer than until it is closed. */
-export const wait = (ms: number, closed: AbortSignal): Promise<void> =>
-  sleep(ms, undefined, { signal: closed }).catch(() => undefined);
 
 /** Rejects when it takes longer, in ms. */
 export const inTime = async <T>(promise: Promise<T>, ms: number): Promise<T> => {
@@ -32,10 +29,6 @@ export const inTime = async <T>(promise: Promise<T>, ms: number): Promise<T> => 
     done.abort();
   }
 };
-
-/** The wait after so many failures, in ms: doubles up to `most`, the half of it by chance. */
-export const waitAfter = (failures: number, most: number): number =>
-  Math.min(most, 100 * 2 ** Math.min(failures - 1, 10)) * (0.5 + Math.random() / 2);
 
 export interface Topic {
   /** What the broker said of it; 0 if it is there. */
@@ -335,7 +328,7 @@ export class Cluster {
       coordinator: { nodeId: number; host: string; port: number };
     }>('GroupCoordinator', { groupId: id, coordinatorType: of === 'group' ? 0 : 1 });
     if (answer.errorCode !== 0)
-      throw new Refused(this.kafkajs, answer.errorCode, `looking for the coordinator of ${of} ${id}`);
+      throw refusedBy(this.kafkajs, answer.errorCode, `looking for the coordinator of ${of} ${id}`);
     const { nodeId, host, port } = answer.coordinator;
     this.#addresses.set(nodeId, `${host}:${port}`);
     return this.node(nodeId);
@@ -360,27 +353,15 @@ export class Cluster {
     return new Map(
       responses.flatMap(({ topic, partitions: of }) =>
         of.map(({ partition, errorCode, offset }): [string, number | MillraceError] => [
-          keyOf(topic, partition),
+          nameOf({ topic, partition }),
           errorCode === 0
             ? Number(offset)
-            : new Refused(this.kafkajs, errorCode, `offsets of topic ${topic}, partition ${partition}`),
+            : refusedBy(this.kafkajs, errorCode, `offsets of topic ${topic}, partition ${partition}`),
         ]),
       ),
     );
   }
 }
-
-export const keyOf = (topic: string, partition: number): string => `${topic}/${partition}`;
-
-export const byTopic = <P extends { readonly topic: string }>(partitions: Iterable<P>): Map<string, P[]> => {
-  const grouped = new Map<string, P[]>();
-  for (const partition of partitions) {
-    const of = grouped.get(partition.topic);
-    if (of === undefined) grouped.set(partition.topic, [partition]);
-    else of.push(partition);
-  }
-  return grouped;
-};
 
 const closed = () => new MillraceError('MR_KAFKA', 'Kafka: the client was closed.');
 

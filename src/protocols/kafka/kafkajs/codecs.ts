@@ -9,6 +9,7 @@ import zlib from 'node:zlib';
 import { promisify } from 'node:util';
 import { MillraceError, systemCode } from '../../../core/errors.ts';
 import type { Compression } from '../client.ts';
+import { blocksOf, frame, unframe } from '../xerial.ts';
 import type { Codec, Package } from './package.ts';
 
 /** As record batches name them. */
@@ -35,12 +36,6 @@ const load = <T>(codec: string, name: string, version: string): T => {
   }
 };
 
-/** `\x82SNAPPY\0`, version 1, compatible with 1; then blocks, each with its length in front. */
-export const xerialMagic = Buffer.from('82534e4150505900', 'hex');
-export const xerialHeader = Buffer.concat([xerialMagic, Buffer.from('0000000100000001', 'hex')]);
-/** The size of the blocks of snappy-java, uncompressed, in bytes. */
-export const xerialBlock = 32 * 1024;
-
 interface Snappy {
   compress(bytes: Buffer): Promise<Buffer>;
   uncompress(bytes: Buffer, options: { asBuffer: true }): Promise<Buffer>;
@@ -50,27 +45,14 @@ const snappy = (): BytesCodec => {
   const library = load<Snappy>('snappy', 'snappy', '7');
   return {
     compress: async bytes => {
-      const parts: Buffer[] = [xerialHeader];
-      for (let from = 0; from < bytes.length; from += xerialBlock) {
-        const block = await library.compress(bytes.subarray(from, from + xerialBlock));
-        const length = Buffer.alloc(4);
-        length.writeInt32BE(block.length);
-        parts.push(length, block);
-      }
-      return Buffer.concat(parts);
+      const blocks: Buffer[] = [];
+      for (const block of blocksOf(bytes)) blocks.push(await library.compress(block));
+      return frame(blocks);
     },
     decompress: async bytes => {
-      // librdkafka and others write one block without a frame.
-      if (!bytes.subarray(0, xerialMagic.length).equals(xerialMagic))
-        return library.uncompress(bytes, { asBuffer: true });
-      const parts: Buffer[] = [];
-      for (let from = xerialHeader.length; from < bytes.length;) {
-        const length = bytes.readInt32BE(from);
-        from += 4;
-        parts.push(await library.uncompress(bytes.subarray(from, from + length), { asBuffer: true }));
-        from += length;
-      }
-      return Buffer.concat(parts);
+      const blocks: Buffer[] = [];
+      for (const block of unframe(bytes)) blocks.push(await library.uncompress(block, { asBuffer: true }));
+      return Buffer.concat(blocks);
     },
   };
 };

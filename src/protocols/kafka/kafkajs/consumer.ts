@@ -17,11 +17,14 @@ import type {
   ReadRecord,
   TopicPartition,
 } from '../client.ts';
-import { assignors, type Counts } from './assignors.ts';
-import { byTopic, earliest, inTime, keyOf, latest, wait, waitAfter, type Cluster, type Node } from './cluster.ts';
-import { code, elsewhere, kafkaError, Refused } from './errors.ts';
+import { assignors, type Counts } from '../assignors.ts';
+import { byTopic, nameOf } from '../partitions.ts';
+import { wait, waitAfter } from '../waiting.ts';
+import { earliest, inTime, latest, type Cluster, type Node } from './cluster.ts';
+import { code, elsewhere, Refused } from '../refused.ts';
+import { kafkaError, refusedBy } from './errors.ts';
 import { decodeFetch, decodeRecords, type Fetched, type FetchedPartition } from './fetched.ts';
-import { Troubles } from './troubles.ts';
+import { Troubles } from '../troubles.ts';
 
 /** The longest wait before something that failed is tried again, in ms. */
 const longestWait = 2000;
@@ -132,14 +135,14 @@ export class Consumer implements KafkaConsumer {
 
   pause(partitions: readonly TopicPartition[]): void {
     for (const { topic, partition } of partitions) {
-      const of = this.#owned.get(keyOf(topic, partition));
+      const of = this.#owned.get(nameOf({ topic, partition }));
       if (of !== undefined) of.paused = true;
     }
   }
 
   resume(partitions: readonly TopicPartition[]): void {
     for (const { topic, partition } of partitions) {
-      const of = this.#owned.get(keyOf(topic, partition));
+      const of = this.#owned.get(nameOf({ topic, partition }));
       if (of !== undefined) of.paused = false;
     }
     // Not from inside of the caller, who may be in the middle of `records`.
@@ -147,7 +150,7 @@ export class Consumer implements KafkaConsumer {
   }
 
   seek({ topic, partition, offset }: Position): void {
-    const of = this.#owned.get(keyOf(topic, partition));
+    const of = this.#owned.get(nameOf({ topic, partition }));
     if (of === undefined) return;
     moveTo(of, offset);
     queueMicrotask(() => this.#goOn());
@@ -157,7 +160,7 @@ export class Consumer implements KafkaConsumer {
     if (positions.length === 0) return;
     const { groupId } = this.#options;
     for (const { topic, partition } of positions) {
-      const key = keyOf(topic, partition);
+      const key = nameOf({ topic, partition });
       if (!this.#owned.has(key) && !this.#leaving.has(key))
         throw new MillraceError(
           'MR_KAFKA',
@@ -333,7 +336,7 @@ export class Consumer implements KafkaConsumer {
   }
 
   #refused(errorCode: number, doing: string): Refused {
-    return new Refused(this.#cluster.kafkajs, errorCode, doing);
+    return refusedBy(this.#cluster.kafkajs, errorCode, doing);
   }
 
   /** As the leader of the group: who gets what. */
@@ -385,14 +388,14 @@ export class Consumer implements KafkaConsumer {
     const all = [...this.#owned.values()];
     const gone = all.filter(({ topic }) => this.#gone.has(topic));
     const partitions = all.filter(({ topic }) => !this.#gone.has(topic));
-    for (const { topic, partition } of all) this.#troubles.over(keyOf(topic, partition));
+    for (const { topic, partition } of all) this.#troubles.over(nameOf({ topic, partition }));
     this.#owned.clear();
     if (gone.length > 0)
       void this.#listener.revoked(
         gone.map(({ at }) => at),
         true,
       );
-    for (const { topic, partition } of partitions) if (!lost) this.#leaving.add(keyOf(topic, partition));
+    for (const { topic, partition } of partitions) if (!lost) this.#leaving.add(nameOf({ topic, partition }));
     if (partitions.length > 0) {
       // Later than that the group goes on without us.
       const late = new AbortController();
@@ -520,8 +523,8 @@ export class Consumer implements KafkaConsumer {
         if (membership.over) return;
         this.#troubles.over('group');
         if (found.length > 0) this.#own(found);
-        const known = new Set(found.map(({ topic, partition }) => keyOf(topic, partition)));
-        waiting = waiting.filter(({ topic, partition }) => !known.has(keyOf(topic, partition)));
+        const known = new Set(found.map(({ topic, partition }) => nameOf({ topic, partition })));
+        waiting = waiting.filter(({ topic, partition }) => !known.has(nameOf({ topic, partition })));
         if (waiting.length === 0) break;
       } catch (thrown) {
         if (membership.over) return;
@@ -535,7 +538,7 @@ export class Consumer implements KafkaConsumer {
   #own(found: readonly Assigned[]): void {
     const begins = this.#listener.assigned(found);
     for (const [index, { topic, partition, committed, first }] of found.entries()) {
-      const key = keyOf(topic, partition);
+      const key = nameOf({ topic, partition });
       this.#troubles.over(key);
       this.#owned.set(key, {
         topic,
@@ -573,11 +576,11 @@ export class Consumer implements KafkaConsumer {
     }
     const offsets = new Map(
       committed.responses.flatMap(({ topic, partitions: of }) =>
-        of.map(({ partition, offset }) => [keyOf(topic, partition), Number(offset)]),
+        of.map(({ partition, offset }) => [nameOf({ topic, partition }), Number(offset)]),
       ),
     );
     return partitions.flatMap(({ topic, partition }) => {
-      const key = keyOf(topic, partition);
+      const key = nameOf({ topic, partition });
       const bound = bounds.get(key);
       const offset = offsets.get(key);
       if (bound === undefined || offset === undefined) return [];
@@ -592,7 +595,7 @@ export class Consumer implements KafkaConsumer {
     for (const of of partitions) {
       const { topic, partition } = of;
       const leader = this.#cluster.leader(topic, partition);
-      if (leader === undefined) this.#troubles.raise(keyOf(topic, partition), noLeader(of));
+      if (leader === undefined) this.#troubles.raise(nameOf({ topic, partition }), noLeader(of));
       else byLeader.set(leader, [...(byLeader.get(leader) ?? []), of]);
     }
     const { readCommitted } = this.#options;
@@ -604,7 +607,7 @@ export class Consumer implements KafkaConsumer {
             this.#cluster.list(leader, of, latest, readCommitted),
           ]);
           for (const { topic, partition } of of) {
-            const key = keyOf(topic, partition);
+            const key = nameOf({ topic, partition });
             const first = firsts.get(key);
             const end = ends.get(key);
             if (typeof first === 'number' && typeof end === 'number') bounds.set(key, { first, end });
@@ -616,7 +619,10 @@ export class Consumer implements KafkaConsumer {
           }
         } catch (thrown) {
           for (const { topic, partition } of of)
-            this.#troubles.raise(keyOf(topic, partition), kafkaError(thrown, `with id ${leader}`, 'asked for offsets'));
+            this.#troubles.raise(
+              nameOf({ topic, partition }),
+              kafkaError(thrown, `with id ${leader}`, 'asked for offsets'),
+            );
         }
       }),
     );
@@ -667,9 +673,7 @@ export class Consumer implements KafkaConsumer {
 
   async #fetch(leader: number, partitions: readonly Partition[], maxWaitTime: number): Promise<void> {
     const { minBytes, maxBytes, maxBytesPerPartition, readCommitted } = this.#options;
-    const asked = new Map(
-      partitions.map(of => [keyOf(of.topic, of.partition), { of, offset: of.next, epoch: of.epoch }]),
-    );
+    const asked = new Map(partitions.map(of => [nameOf(of), { of, offset: of.next, epoch: of.epoch }]));
     for (const of of partitions) of.fetching = true;
     this.#asked.add(leader);
     const failed = new Map<Partition, MillraceError>();
@@ -697,7 +701,7 @@ export class Consumer implements KafkaConsumer {
       if (errorCode !== 0) throw this.#refused(errorCode, `broker ${node.address}, fetching`);
       for (const { topic, partitions: answers } of topics)
         for (const answer of answers) {
-          const one = asked.get(keyOf(topic, answer.partition));
+          const one = asked.get(nameOf({ topic, partition: answer.partition }));
           if (one === undefined || !this.#isWanted(one.of, one.epoch)) continue;
           try {
             await this.#take(one.of, one.epoch, one.offset, answer, node.address);
@@ -723,7 +727,7 @@ export class Consumer implements KafkaConsumer {
 
   /** True if what was asked for is still to be told. */
   #isWanted(of: Partition, epoch: number): boolean {
-    return this.#owned.get(keyOf(of.topic, of.partition)) === of && of.epoch === epoch;
+    return this.#owned.get(nameOf(of)) === of && of.epoch === epoch;
   }
 
   async #take(of: Partition, epoch: number, offset: number, answer: FetchedPartition, address: string): Promise<void> {
@@ -739,15 +743,15 @@ export class Consumer implements KafkaConsumer {
     of.next = next;
     if (records.length === 0) return;
     // Whoever got something is the last to be asked next time.
-    this.#owned.delete(keyOf(topic, partition));
-    this.#owned.set(keyOf(topic, partition), of);
+    this.#owned.delete(nameOf({ topic, partition }));
+    this.#owned.set(nameOf({ topic, partition }), of);
     if (of.paused) of.held = records;
     else this.#hand(of, records);
   }
 
   async #outOfRange(of: Partition, epoch: number, wanted: number): Promise<void> {
     const { topic, partition, committed } = of;
-    const bounds = (await this.#bounds([of])).get(keyOf(topic, partition));
+    const bounds = (await this.#bounds([of])).get(nameOf({ topic, partition }));
     if (!this.#isWanted(of, epoch)) return;
     // A new leader may not know all of it yet; then it is asked again.
     if (bounds === undefined || (wanted >= bounds.first && wanted <= bounds.end))
@@ -758,16 +762,16 @@ export class Consumer implements KafkaConsumer {
 
   #worked(of: Partition): void {
     of.failures = 0;
-    this.#troubles.over(keyOf(of.topic, of.partition));
+    this.#troubles.over(nameOf(of));
   }
 
   /** Later, and perhaps from another broker. */
   async #retry(of: Partition, error: MillraceError): Promise<void> {
     of.fetching = true;
     of.failures++;
-    const isOurs = () => this.#owned.get(keyOf(of.topic, of.partition)) === of;
+    const isOurs = () => this.#owned.get(nameOf(of)) === of;
     // That a partition has moved is no trouble if it is found at once.
-    if (of.failures > 1 && isOurs()) this.#troubles.raise(keyOf(of.topic, of.partition), error);
+    if (of.failures > 1 && isOurs()) this.#troubles.raise(nameOf(of), error);
     await wait(waitAfter(of.failures, longestWait), this.#closing.signal);
     if (!isOurs()) return;
     await this.#lookUpTopics().catch(() => undefined);

@@ -8,7 +8,8 @@ import type { Compression, NewRecord, RecordHeaders, TopicPartition } from '../c
 import { encodeRecordBatch, type BatchFields } from '../record-batch.ts';
 import type { Cluster, Node } from './cluster.ts';
 import { codecNumbers } from './codecs.ts';
-import { code, Refused } from './errors.ts';
+import { code } from '../refused.ts';
+import { refusedBy } from './errors.ts';
 import type { Codec, Package } from './package.ts';
 
 export interface ProducerId {
@@ -54,7 +55,7 @@ export const leaderOf = async (cluster: Cluster, { topic, partition }: TopicPart
   const leader = cluster.leader(topic, partition);
   if (leader !== undefined) return leader;
   const { code: refusal, partitions: count } = cluster.topic(topic);
-  if (refusal !== 0) throw new Refused(cluster.kafkajs, refusal, `writing to ${where}`);
+  if (refusal !== 0) throw refusedBy(cluster.kafkajs, refusal, `writing to ${where}`);
   if (partition < count) throw new MillraceError('MR_KAFKA', `Kafka: ${where} has no leader now.`);
   throw new MillraceError(
     'MR_KAFKA_UNKNOWN_TOPIC',
@@ -100,8 +101,7 @@ export const produce = async (
     throw new MillraceError('MR_KAFKA', `Kafka broker ${node.address}: its answer does not speak of ${where}.`);
   // Older than what the broker remembers of this producer, but in.
   if (result.errorCode === code.DUPLICATE_SEQUENCE_NUMBER) return -1;
-  if (result.errorCode !== 0)
-    throw new Refused(kafkajs, result.errorCode, `broker ${node.address}, writing to ${where}`);
+  if (result.errorCode !== 0) throw refusedBy(kafkajs, result.errorCode, `broker ${node.address}, writing to ${where}`);
   return Number(result.baseOffset);
 };
 

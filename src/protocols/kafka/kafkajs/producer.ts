@@ -6,8 +6,11 @@
  */
 import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
 import type { KafkaProducer, NewRecord, ProducerOptions, TopicPartition } from '../client.ts';
-import { keyOf, wait, waitAfter, type Cluster } from './cluster.ts';
-import { code, Refused } from './errors.ts';
+import { nameOf } from '../partitions.ts';
+import { wait, waitAfter } from '../waiting.ts';
+import type { Cluster } from './cluster.ts';
+import { code, Refused } from '../refused.ts';
+import { refusedBy } from './errors.ts';
 import { leaderOf, packingOf, produce, type ProducerId } from './produce.ts';
 
 /** How often a batch is sent before the caller hears of it: about three seconds if brokers answer, and else `requestTimeout`. */
@@ -45,7 +48,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
       transactionalId: null,
       transactionTimeout: 60_000,
     });
-    if (answer.errorCode !== 0) throw new Refused(cluster.kafkajs, answer.errorCode, 'asking for a producer id');
+    if (answer.errorCode !== 0) throw refusedBy(cluster.kafkajs, answer.errorCode, 'asking for a producer id');
     return { id: answer.producerId, epoch: answer.producerEpoch };
   };
 
@@ -116,7 +119,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
   return {
     async send(to, records) {
       if (records.length === 0) return -1;
-      const key = keyOf(to.topic, to.partition);
+      const key = nameOf(to);
       const state = partitions.get(key) ?? { busy: false, producer: undefined, sequence: 0, unsure: undefined };
       partitions.set(key, state);
       if (state.busy)

@@ -7,7 +7,7 @@
 import type { ConsumerOptions, Right, TopicAccess } from '../client.ts';
 import { accessOf, rightsOf } from '../rights.ts';
 import type { Node } from './cluster.ts';
-import { Refused } from './errors.ts';
+import { refusedBy } from './errors.ts';
 import type { Decoder, Encoder, Package } from './package.ts';
 
 const strings = (encoder: Encoder, all: readonly string[]): Encoder =>
@@ -50,7 +50,7 @@ export const describeTopics = async (
   return answer
     .filter(({ topic, internal }) => !(wanted instanceof RegExp) || (!internal && wanted.test(topic)))
     .map(({ refusal, topic, partitions, bits }) =>
-      accessOf(topic, refusal, partitions, bits, () => new Refused(kafkajs, refusal, `looking for topic ${topic}`)),
+      accessOf(topic, refusal, partitions, bits, () => refusedBy(kafkajs, refusal, `looking for topic ${topic}`)),
     );
 };
 
@@ -75,6 +75,6 @@ export const describeGroup = async (kafkajs: Package, node: Node, groupId: strin
   };
   const [group] = await node.ask('DescribeGroups', { groupIds: [groupId] }, { apiVersion: 3, encode, decode });
   const { refusal = 0, bits = 0 } = group ?? {};
-  if (refusal !== 0) throw new Refused(kafkajs, refusal, `looking for group ${groupId}`);
+  if (refusal !== 0) throw refusedBy(kafkajs, refusal, `looking for group ${groupId}`);
   return rightsOf(bits);
 };

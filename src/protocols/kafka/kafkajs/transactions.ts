@@ -10,8 +10,11 @@
  */
 import { MillraceError } from '../../../core/errors.ts';
 import type { Compression, KafkaTransactions, TopicPartition, TransactionalProducer, Write } from '../client.ts';
-import { byTopic, keyOf, wait, type Cluster, type Node } from './cluster.ts';
-import { code, elsewhere, Refused } from './errors.ts';
+import { byTopic, nameOf } from '../partitions.ts';
+import { wait } from '../waiting.ts';
+import type { Cluster, Node } from './cluster.ts';
+import { code, elsewhere, Refused } from '../refused.ts';
+import { refusedBy } from './errors.ts';
 import type { Package } from './package.ts';
 import { leaderOf, packingOf, produce, type ProducerId } from './produce.ts';
 
@@ -72,7 +75,7 @@ class Coordinators {
         const answer = await asking(node);
         const refusal = codeOf(answer);
         if (refusal === 0) return answer;
-        refused = new Refused(kafkajs, refusal, `broker ${node.address}, ${doing}`);
+        refused = refusedBy(kafkajs, refusal, `broker ${node.address}, ${doing}`);
       } catch (thrown) {
         if (!(thrown instanceof Refused)) throw thrown;
         refused = thrown;
@@ -210,7 +213,7 @@ class Transactional implements TransactionalProducer {
   }
 
   async #commit(writes: readonly Write[], next: number, compression: Compression): Promise<void> {
-    const partitions = new Map(writes.map(({ to }) => [keyOf(to.topic, to.partition), to]));
+    const partitions = new Map(writes.map(({ to }) => [nameOf(to), to]));
     if (partitions.size > 0)
       await this.#ask<{ errors: readonly { partitionErrors: readonly Answer[] }[] }>(
         'AddPartitionsToTxn',
@@ -227,7 +230,7 @@ class Transactional implements TransactionalProducer {
         this.#produce(
           key,
           to,
-          writes.filter(({ to: other }) => keyOf(other.topic, other.partition) === key),
+          writes.filter(({ to: other }) => nameOf(other) === key),
           compression,
         ),
       ),

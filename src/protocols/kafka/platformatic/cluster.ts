@@ -4,11 +4,12 @@
  * @module
  */
 import { isIP } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type * as Package from '@platformatic/kafka';
 import { MillraceError, toError } from '../../../core/errors.ts';
 import type { ConnectionSettings, ConsumerOptions, Right, TopicAccess, TopicPartition } from '../client.ts';
-import { code, elsewhere, Refused } from '../kafkajs/errors.ts';
+import { byTopic, nameOf } from '../partitions.ts';
+import { code, elsewhere, Refused, tlsFailed } from '../refused.ts';
+import { wait } from '../waiting.ts';
 import { accessOf, noRights, rightsOf } from '../rights.ts';
 
 export type Wire = typeof Package;
@@ -16,19 +17,6 @@ export type Wire = typeof Package;
 /** The wait in between in ms. */
 const coordinatorAttempts = 20;
 const coordinatorWait = 100;
-
-/** Waits, but not longer than until it is closed. */
-export const wait = (ms: number, closed: AbortSignal): Promise<void> =>
-  sleep(ms, undefined, { signal: closed }).catch(() => undefined);
-
-export const nameOf = ({ topic, partition }: TopicPartition): string => `${topic}-${partition}`;
-
-/** Partitions by their topic, as most requests want them. */
-export const byTopic = <P extends TopicPartition>(partitions: readonly P[]): [string, P[]][] => {
-  const topics = new Map<string, P[]>();
-  for (const of of partitions) topics.set(of.topic, [...(topics.get(of.topic) ?? []), of]);
-  return [...topics];
-};
 
 /** What the package throws, which carries more than its type says. */
 interface Thrown {
@@ -45,8 +33,6 @@ const unwrapped = (thrown: unknown): Thrown[] => {
   const { cause, errors = [] } = thrown as Thrown;
   return [thrown as Thrown, ...unwrapped(cause), ...errors.flatMap(unwrapped)];
 };
-
-const tlsFailed = /^(?:ERR_TLS|ERR_SSL|ERR_OSSL|EPROTO|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH)/;
 
 const errorOf = (thrown: unknown, where: string): MillraceError => {
   if (thrown instanceof MillraceError) return thrown;
@@ -197,7 +183,7 @@ export class Cluster {
     const { protocolErrors, protocolErrorsCodesById } = this.wire;
     const type = (protocolErrorsCodesById as Readonly<Record<number, string>>)[code] ?? 'UNKNOWN';
     const { message = '' } = (protocolErrors as Readonly<Record<string, { message?: string }>>)[type] ?? {};
-    return new Refused({ createErrorFromCode: () => Object.assign(new Error(message), { type }) }, code, doing);
+    return new Refused(code, { type, message }, doing);
   }
 
   ask<Args extends unknown[], Answer>(
@@ -345,7 +331,7 @@ export class Cluster {
     const latest = -1n;
     const asked = [...leaders.values()].map(async ({ address, of }) => {
       const list = async (timestamp: bigint) => {
-        const topics = byTopic(of).map(([name, list]) => ({
+        const topics = [...byTopic(of)].map(([name, list]) => ({
           name,
           partitions: list.map(({ partition }) => ({ partitionIndex: partition, currentLeaderEpoch: -1, timestamp })),
         }));

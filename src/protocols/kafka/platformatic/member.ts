@@ -18,10 +18,12 @@ import type {
   RecordHeaders,
   TopicPartition,
 } from '../client.ts';
-import { assignors } from '../kafkajs/assignors.ts';
-import { code, elsewhere, Refused } from '../kafkajs/errors.ts';
-import { Troubles } from '../kafkajs/troubles.ts';
-import { byTopic, Cluster, Connections, nameOf, wait, type Address, type Wire } from './cluster.ts';
+import { assignors } from '../assignors.ts';
+import { code, elsewhere, Refused } from '../refused.ts';
+import { Troubles } from '../troubles.ts';
+import { byTopic, nameOf } from '../partitions.ts';
+import { wait } from '../waiting.ts';
+import { Cluster, Connections, type Address, type Wire } from './cluster.ts';
 
 /** The wait before something that failed is tried again, in ms. */
 const again = 500;
@@ -130,7 +132,7 @@ export class Member implements KafkaConsumer {
     const membership = this.#membership;
     if (foreign !== undefined || membership === undefined)
       throw new MillraceError('MR_KAFKA', `Kafka group ${groupId}: ${foreign && nameOf(foreign)} is not ours.`);
-    const topics = byTopic(positions).map(([name, of]) => ({
+    const topics = [...byTopic(positions)].map(([name, of]) => ({
       name,
       partitions: of.map(({ partition, offset }) => ({
         partitionIndex: partition,
@@ -450,7 +452,7 @@ export class Member implements KafkaConsumer {
   async #assigned({ coordinator }: Membership, partitions: readonly TopicPartition[]): Promise<Assigned[]> {
     const { groupId } = this.#options;
     const { offsetFetchV8 } = this.#cluster.wire;
-    const topics = byTopic(partitions).map(([name, of]) => ({
+    const topics = [...byTopic(partitions)].map(([name, of]) => ({
       name,
       partitionIndexes: of.map(({ partition }) => partition),
     }));
@@ -520,7 +522,7 @@ export class Member implements KafkaConsumer {
     const { fetchV12 } = this.#cluster.wire;
     const led = this.#active().filter(of => this.#cluster.topic(of.topic).leaders[of.partition] === leader);
     const asked = new Map(led.map(of => [nameOf(of), { of, seeks: of.seeks, offset: of.offset }]));
-    const topics = byTopic(led).map(([topicId, of]) => ({
+    const topics = [...byTopic(led)].map(([topicId, of]) => ({
       topicId,
       partitions: of.map(({ partition, offset }) => ({
         partition,
@@ -662,7 +664,7 @@ const encodeTopics = (topics: readonly string[]): Buffer =>
   Buffer.concat([int16(0), int32(topics.length), ...topics.flatMap(string), noUserData]);
 
 const encodePartitions = (partitions: readonly TopicPartition[]): Buffer => {
-  const topics = byTopic(partitions);
+  const topics = [...byTopic(partitions)];
   const each = topics.flatMap(([topic, of]) => [
     ...string(topic),
     int32(of.length),

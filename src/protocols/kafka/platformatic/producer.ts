@@ -6,8 +6,10 @@
  */
 import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
 import type { KafkaProducer, NewRecord, ProducerOptions, RecordHeaders, TopicPartition } from '../client.ts';
-import { code, elsewhere } from '../kafkajs/errors.ts';
-import { nameOf, wait, type Cluster } from './cluster.ts';
+import { code, elsewhere } from '../refused.ts';
+import { nameOf } from '../partitions.ts';
+import { wait } from '../waiting.ts';
+import type { Cluster } from './cluster.ts';
 
 /** A partition as the broker knows this producer there. */
 interface Lane {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { xerialBlock, xerialHeader, xerialMagic } from '../kafkajs/codecs.ts';
+import { blocksOf, frame, unframe } from '../xerial.ts';
 import type { Wire } from './cluster.ts';
 
 type Bytes = Buffer | { readonly buffer: Buffer };
@@ -18,27 +18,7 @@ export const frameSnappy = ({ compressionsAlgorithms: { snappy } }: Wire): void 
   framed = true;
   const compress: (bytes: Buffer) => Buffer = snappy.compressSync;
   const decompress: (bytes: Buffer) => Buffer = snappy.decompressSync;
-  const compressSync = (data: Bytes): Buffer => {
-    const bytes = bytesOf(data);
-    const parts: Buffer[] = [xerialHeader];
-    for (let from = 0; from < bytes.length; from += xerialBlock) {
-      const block = compress(bytes.subarray(from, from + xerialBlock));
-      const length = Buffer.alloc(4);
-      length.writeInt32BE(block.length);
-      parts.push(length, block);
-    }
-    return Buffer.concat(parts);
-  };
-  const decompressSync = (data: Bytes): Buffer => {
-    const bytes = bytesOf(data);
-    if (!bytes.subarray(0, xerialMagic.length).equals(xerialMagic)) return decompress(bytes);
-    const parts: Buffer[] = [];
-    for (let from = xerialHeader.length; from < bytes.length;) {
-      const end = from + 4 + bytes.readInt32BE(from);
-      parts.push(decompress(bytes.subarray(from + 4, end)));
-      from = end;
-    }
-    return Buffer.concat(parts);
-  };
+  const compressSync = (data: Bytes): Buffer => frame(blocksOf(bytesOf(data)).map(block => compress(block)));
+  const decompressSync = (data: Bytes): Buffer => Buffer.concat(unframe(bytesOf(data)).map(block => decompress(block)));
   Object.assign(snappy, { compressSync, decompressSync });
 };

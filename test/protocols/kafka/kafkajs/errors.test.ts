@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MillraceError } from '../../../../src/core/errors.ts';
-import { kafkaError, Refused } from '../../../../src/protocols/kafka/kafkajs/errors.ts';
+import { kafkaError, refusedBy } from '../../../../src/protocols/kafka/kafkajs/errors.ts';
 import { loadKafkajs } from '../../../../src/protocols/kafka/kafkajs/package.ts';
 
 const kafkajs = loadKafkajs();
@@ -23,7 +23,7 @@ describe('what a broker refuses', () => {
     // Unknown to kafkajs: a newer broker.
     [120, 'MR_KAFKA', true],
   ])('with code %i is %s, retriable: %s', (broker, code, retriable) => {
-    const refused = new Refused(kafkajs, broker, 'writing to topic t, partition 3');
+    const refused = refusedBy(kafkajs, broker, 'writing to topic t, partition 3');
     expect(refused).toMatchObject({ code, retriable, broker });
     expect(refused.message).toContain('writing to topic t, partition 3');
   });

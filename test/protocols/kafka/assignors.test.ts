@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { assignors, type Member } from '../../../../src/protocols/kafka/kafkajs/assignors.ts';
+import { assignors, type Member } from '../../../src/protocols/kafka/assignors.ts';
 
 const names = (given: ReturnType<NonNullable<(typeof assignors)[string]>>) =>
   Object.fromEntries([...given].map(([id, of]) => [id, of.map(({ topic, partition }) => `${topic}${partition}`)]));

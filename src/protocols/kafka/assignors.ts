@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { TopicPartition } from '../client.ts';
+import type { TopicPartition } from './client.ts';
 
 export interface Member {
   readonly id: string;

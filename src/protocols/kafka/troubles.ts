@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { ErrorCode, MillraceError } from '../../../core/errors.ts';
-import type { ConsumerListener } from '../client.ts';
+import type { ErrorCode, MillraceError } from '../../core/errors.ts';
+import type { ConsumerListener } from './client.ts';
 
 export class Troubles {
   readonly #listener: Pick<ConsumerListener, 'trouble' | 'recovered'>;
