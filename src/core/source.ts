@@ -309,7 +309,8 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
 
   async #open(opener: SourceOpener<T, Tag>, context: SourceContext): Promise<void> {
     // Gone, or asked to finish, before it was opened: there is nothing to open for.
-    if (!this.#ended && !this.#finishing) {
+    const wanted = !this.#ended && !this.#finishing;
+    if (wanted) {
       try {
         const opened = opener(this, context);
         if (opened instanceof Promise) this.#opening = opened;
