@@ -62,11 +62,7 @@ export const lockDirectory = async (directory: string, options: LockOptions = {}
     const holder = await heldBy(path);
     const stranger = socket !== 'taken' && holder !== undefined && !isHere(holder);
     const lives = stranger && (await isAlive(path, (await file.stat()).mtimeMs, options.silence));
-    if (socket === 'taken' || lives || (holder !== undefined && !stranger))
-      throw new MillraceError(
-        'MR_LOCKED',
-        `${directory} is used by ${holder === undefined ? 'another process' : nameOf(holder)}. Stop that, or name another directory.`,
-      );
+    if (socket === 'taken' || lives || (holder !== undefined && !stranger)) throw locked(directory, holder);
     if (stranger)
       report(
         new MillraceError(
@@ -75,12 +71,15 @@ export const lockDirectory = async (directory: string, options: LockOptions = {}
             'The lock is taken over. If that process is still there, stop it: two of them destroy what is in it.',
         ),
       );
-    await fs.promises.rename(draft, path);
+    await fs.promises.rename(draft, path).catch((thrown: unknown) => {
+      throw systemCode(thrown) === 'ENOENT' ? locked(directory, undefined) : thrown;
+    });
   } catch (thrown) {
     await giveUp();
     await fs.promises.rm(draft, { force: true });
     throw thrown;
   }
+  await removeDrafts(directory).catch(() => undefined);
   let told = false;
   const isOurs = async () => (await fs.promises.readFile(path, 'utf8').catch(() => '')) === text;
   const timer = setInterval(() => {
@@ -109,6 +108,21 @@ export const lockDirectory = async (directory: string, options: LockOptions = {}
 };
 
 const nameOf = ({ pid, host }: Holder): string => `process ${pid} on ${host}`;
+
+const locked = (directory: string, holder: Holder | undefined): MillraceError =>
+  new MillraceError(
+    'MR_LOCKED',
+    `${directory} is used by ${holder === undefined ? 'another process' : nameOf(holder)}. Stop that, or name another directory.`,
+  );
+
+/**
+ * A process that is killed while it starts leaves its draft behind. Who has the lock may remove all of them: another one that is
+ * just trying comes too late anyway, and is told so when it finds its own gone.
+ */
+const removeDrafts = async (directory: string): Promise<void> => {
+  for (const name of await fs.promises.readdir(directory))
+    if (/^LOCK\.[0-9a-f-]{36}$/.test(name)) await fs.promises.rm(join(directory, name), { force: true });
+};
 
 /** Whether somebody of whom only the file tells is still there: it is written to, or not long ago. `now`: as the file system says it. */
 const isAlive = async (path: string, now: number, limit = silence): Promise<boolean> => {

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -95,6 +96,29 @@ describe('the lock of a directory', () => {
     await (
       await lockDirectory(dir)
     )();
+  });
+
+  it('leaves nothing behind of processes that were killed while they took it', async () => {
+    for (let i = 0; i < 3; i++) fs.writeFileSync(join(dir, `LOCK.${randomUUID()}`), i === 0 ? '' : 'half of it');
+    fs.writeFileSync(join(dir, 'LOCK.mine'), 'of somebody else');
+    const unlock = await lockDirectory(dir);
+    expect(fs.readdirSync(dir).sort()).toEqual(['LOCK', 'LOCK.mine']);
+    await unlock();
+    expect(fs.readdirSync(dir)).toEqual(['LOCK.mine']);
+  });
+
+  it('is refused to one that was overtaken while it took it', async () => {
+    const unlock = await lockDirectory(dir);
+    const self = JSON.parse(fs.readFileSync(join(dir, 'LOCK'), 'utf8')) as object;
+    await unlock();
+    fs.writeFileSync(join(dir, 'LOCK'), JSON.stringify({ ...self, pid: 7, host: 'far', boot: 'another' }));
+    const late = expect(lockDirectory(dir, { silence: 300 })).rejects.toMatchObject({ code: 'MR_LOCKED' });
+    const drafts = () => fs.readdirSync(dir).filter(name => name !== 'LOCK');
+    while (drafts().length === 0) await new Promise(setImmediate);
+    // As the one does that was faster.
+    fs.rmSync(join(dir, drafts()[0]!));
+    await late;
+    expect(fs.readdirSync(dir)).toEqual(['LOCK']);
   });
 
   it('is not kept by a process that has the same number by chance', async () => {
