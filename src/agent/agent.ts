@@ -42,6 +42,10 @@ export interface AgentOptions {
   readonly random?: Context['random'];
 }
 
+/** What is wrong, for people and for machines. */
+const textOf = (cause: Error): string =>
+  cause instanceof MillraceError ? `${cause.code}: ${cause.message}` : cause.message;
+
 /** Starts everything in the plan. A component that cannot start is reported and tried again; it does not stop the others. */
 export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
   const metrics = new Metrics();
@@ -97,9 +101,9 @@ export const startAgent = (plan: Plan, options: AgentOptions): Agent => {
         // A source that has opened since runs again.
         if ((metrics.find('SOURCE', name)?.['StartTime'] ?? 0) <= at) troubles.set(name, reason);
       }
-      for (const [name, { message }] of metrics.troubles) troubles.set(name, message);
-      for (const [name, { trouble }] of channels) if (trouble !== undefined) troubles.set(name, trouble.message);
-      for (const { name, sink } of sinks) if (sink.trouble !== undefined) troubles.set(name, sink.trouble.message);
+      for (const [name, cause] of metrics.troubles) troubles.set(name, textOf(cause));
+      for (const [name, { trouble }] of channels) if (trouble !== undefined) troubles.set(name, textOf(trouble));
+      for (const { name, sink } of sinks) if (sink.trouble !== undefined) troubles.set(name, textOf(sink.trouble));
       return troubles;
     },
     async stop({ timeout }) {
@@ -160,7 +164,7 @@ const supervised = (
         const previous = broken.get(name)?.at ?? 0;
         failures = clock.now() - previous > 2 * restart.max ? 1 : failures + 1;
         const delay = backoffDelay(restart, failures, random);
-        broken.set(name, { reason: cause.message, at: clock.now() });
+        broken.set(name, { reason: textOf(cause), at: clock.now() });
         log.error(`${name} does not run: ${cause.message} It is tried again in ${(delay / 1000).toFixed(1)} s.`, {
           component: name,
           cause,

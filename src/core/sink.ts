@@ -75,7 +75,8 @@ export interface SinkOptions {
  * A sink: an Observer of deliveries that settles everything it is handed. It belongs to one flow.
  *
  * Acks when the batch is written; nacks only when its retry policy is spent; rejects single events that can never be
- * written. It never errors and never closes by itself. Keeps order unless `concurrency` is more than 1.
+ * written. It never errors and never closes by itself. Keeps order unless `concurrency` is more than 1. While it fails the log has
+ * the first failure, then a line per minute, and one when it is over; `trouble` has what is wrong at any time.
  * `done` resolves after the flow has completed and the destination is closed, and rejects if the flow errored or the
  * destination did not close.
  */
@@ -112,7 +113,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
 
   /** Why the sink is not writing now: what failed last, while it is being retried. */
   get trouble(): Error | undefined {
-    return this.#shared?.trouble;
+    return this.#shared?.health.trouble;
   }
 
   /** Joins the flow that is being subscribed. Without it, the sink opens with the first delivery, in a scope of its own. */
@@ -129,7 +130,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
     scope.waitFor(this.done);
     const { initial = 100, max = 30_000, attempts = Infinity } = this.#options.retry ?? {};
     const shared: Shared<T> = {
-      trouble: undefined,
+      health: new Health(this.#context),
       writer: this.#writer,
       context: this.#context,
       backoff: { initial, max },
@@ -242,7 +243,7 @@ interface Shared<T> {
   readonly context: SinkContext;
   readonly backoff: Backoff;
   readonly attempts: number;
-  trouble: Error | undefined;
+  readonly health: Health;
   opened: boolean;
   opening: Promise<void> | undefined;
   readonly next: (lane: Lane<T>) => Delivery<T> | undefined;
@@ -252,6 +253,56 @@ interface Shared<T> {
   readonly wanted: () => boolean;
   /** Set when everything is to end at once. */
   aborted: Error | undefined;
+}
+
+/** Between two lines about a destination that goes on failing, in ms. */
+const reminder = 60_000;
+
+/** Whether the destination takes what it is handed. It is away for an hour now and then, and the log is for other news, too. */
+class Health {
+  /** What failed last, until something is written. */
+  trouble: Error | undefined;
+  readonly #context: SinkContext;
+  #failures = 0;
+  /** Of the first failure, and of the last line. */
+  #since = 0;
+  #told = -Infinity;
+  /** The log has it that something is wrong. */
+  #open = false;
+
+  constructor(context: SinkContext) {
+    this.#context = context;
+  }
+
+  failed(cause: Error): void {
+    if (this.trouble === undefined) [this.#failures, this.#since] = [0, this.#context.clock.now()];
+    this.trouble = cause;
+    this.#failures++;
+  }
+
+  /** It is going to be tried again. The first time is told at once, unless the last line is hardly written. */
+  retried(what: string, delay: number, attempt: number): void {
+    const { clock, log, name } = this.#context;
+    const now = clock.now();
+    if (now - this.#told < reminder) return;
+    const cause = this.trouble as Error;
+    const history = this.#failures === 1 ? '' : ` (${this.#history()})`;
+    log.warn(`${name}: ${what}, trying again in ${delay} ms: ${cause.message}${history}`, { attempt, cause });
+    [this.#told, this.#open] = [now, true];
+  }
+
+  well(): void {
+    if (this.trouble === undefined) return;
+    const { log, name } = this.#context;
+    if (this.#open) log.info(`${name}: it goes on; ${this.#history()}.`);
+    this.#open = false;
+    this.trouble = undefined;
+  }
+
+  #history(): string {
+    const attempts = this.#failures === 1 ? '1 attempt has' : `${this.#failures} attempts have`;
+    return `${attempts} failed since ${new Date(this.#since).toISOString()}`;
+  }
 }
 
 const fresh = ({ live, attempt }: Delivery<unknown>): boolean => live && attempt === 1;
@@ -324,7 +375,7 @@ class Lane<T> {
     try {
       const opening = this.#shared.opening ?? writer.open?.(context);
       if (!isPromise(opening)) {
-        this.#shared.opened = true;
+        this.#opened();
         return true;
       }
       this.#shared.opening = opening;
@@ -335,10 +386,14 @@ class Lane<T> {
     }
   }
 
-  readonly #onOpened = (): void => {
-    this.#shared.trouble = undefined;
+  #opened(): void {
+    this.#shared.health.well();
     this.#shared.opened = true;
     this.#attempt = 0;
+  }
+
+  readonly #onOpened = (): void => {
+    this.#opened();
     this.work();
   };
 
@@ -358,7 +413,7 @@ class Lane<T> {
 
   #written(): boolean {
     const delivery = this.#current as Delivery<T>;
-    this.#shared.trouble = undefined;
+    this.#shared.health.well();
     this.#current = undefined;
     this.#attempt = 0;
     this.#ack(delivery);
@@ -376,21 +431,26 @@ class Lane<T> {
   /** What to do about a failed attempt; true to go on at once. */
   #failed(thrown: unknown): boolean {
     const cause = toError(thrown);
-    const { context, attempts, backoff } = this.#shared;
+    const { context, attempts, backoff, health } = this.#shared;
     const delivery = this.#current;
+    let trouble = cause;
+    let what = delivery === undefined ? 'opening failed' : 'a write failed';
     context.counters.EventWriteFail++;
     if (delivery !== undefined && this.#shared.aborted === undefined) {
       if (cause instanceof PartlyWritten) {
         if (!this.#takeApart(delivery, cause.failed)) return true;
+        const passing = [...cause.failed.values()].filter(why => !isPermanent(why));
+        what = `${passing.length} of ${delivery.length} events were not written`;
+        trouble = passing[0] ?? cause;
       } else if (isPermanent(cause)) return this.#poisoned(delivery, cause);
     }
     this.#attempt++;
-    this.#shared.trouble = cause;
+    health.failed(trouble);
     if (this.#shared.aborted !== undefined || (delivery === undefined && !this.#shared.wanted())) return true;
     if (this.#attempt >= attempts) {
       const spent = new MillraceError(
         'MR_SINK_FAILED',
-        `${context.name} failed ${this.#attempt} times: ${cause.message}`,
+        `${context.name} failed ${this.#attempt} times: ${trouble.message}`,
         { cause },
       );
       if (this.#current !== undefined) return this.#giveUp(this.#current, spent);
@@ -398,13 +458,7 @@ class Lane<T> {
       this.#shared.refuse(spent);
     }
     const delay = backoffDelay(backoff, this.#attempt, context.random);
-    context.log.warn(
-      `${context.name}: ${delivery === undefined ? 'opening' : 'a write'} failed, trying again in ${delay} ms: ${cause.message}`,
-      {
-        attempt: this.#attempt,
-        cause,
-      },
-    );
+    health.retried(what, delay, this.#attempt);
     this.#timer = context.clock.after(delay, () => {
       this.#timer = undefined;
       this.work();

@@ -103,7 +103,7 @@ ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
       `a1.sources = r1 r2\na1.channels = c1\na1.sinks = k1\na1.sources.r1.type = netcat\na1.sources.r1.bind = 127.0.0.1\na1.sources.r1.port = ${port}\na1.sources.r1.channels = c1\n${seq('r2', 100, 'c1')}${memory('c1')}${discard('k1', 'c1')}`,
     );
     await until(() => books()[0]!.delivered === 100 && agent.troubles.size === 1);
-    expect(agent.troubles.get('r1')).toContain(`port ${port} on 127.0.0.1 is in use`);
+    expect(agent.troubles.get('r1')).toContain(`MR_ADDRESS_IN_USE: port ${port} on 127.0.0.1 is in use`);
     expect(log.entries.find(({ level }) => level === 'error')?.message).toMatch(
       /^r1 does not run: port .* Stop the process .* It is tried again in \d/,
     );

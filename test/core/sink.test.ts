@@ -80,7 +80,55 @@ describe('writing', () => {
     await clock.settle(flow.done);
     expect(writes).toBe(5);
     expect(source.settled).toMatchObject([{ what: 'acked' }]);
-    expect(log.entries.filter(({ level }) => level === 'warn')).toHaveLength(2);
+    expect(log.entries.filter(({ level }) => level === 'warn')).toHaveLength(1);
+  });
+
+  test.each(['open', 'write'] as const)(
+    'a destination that is away for an hour: the log has a line now and then, and one when it is over (%s)',
+    async which => {
+      let down = true;
+      const fail = async () => {
+        if (down) throw new Error('down');
+      };
+      const { clock, flow, log } = into(
+        { write: () => (which === 'write' ? fail() : undefined), ...(which === 'open' && { open: fail }) },
+        counting(1, 3),
+        { retry: { max: 2000 } },
+      );
+      const began = new Date(clock.now()).toISOString();
+      await clock.advance(3_600_000);
+      const failures = sinkMetrics(flow)!['EventWriteFail']!;
+      expect(failures).toBeGreaterThan(1800);
+      const warnings = log.entries.filter(({ level }) => level === 'warn');
+      expect(warnings.length).toBeGreaterThan(55);
+      expect(warnings.length).toBeLessThanOrEqual(60);
+      expect(warnings[0]).toMatchObject({
+        message: expect.stringMatching(/^sink: (opening|a write) failed, trying again in \d+ ms: down$/) as string,
+        fields: { attempt: 1 },
+      });
+      expect(warnings[1]!.message).toContain(`attempts have failed since ${began}`);
+      down = false;
+      await clock.settle(flow.done);
+      expect(log.entries.filter(({ level }) => level === 'info')).toEqual([
+        expect.objectContaining({
+          message: expect.stringContaining(`${failures} attempts have failed since ${began}`) as string,
+        }),
+      ]);
+    },
+  );
+
+  test('what fails again and again between successes is no reason for more lines', async () => {
+    let writes = 0;
+    const { clock, flow, log } = into(
+      () => {
+        if (++writes % 2 === 1) throw new Error('down');
+      },
+      counting(1, 100),
+      { retry: { initial: 1, max: 1 } },
+    );
+    await clock.settle(flow.done);
+    expect(writes).toBe(200);
+    expect(log.entries.map(({ level }) => level)).toEqual(['warn', 'info']);
   });
 
   test('one write at a time, and with concurrency n that many', async () => {
@@ -209,6 +257,26 @@ test('a writer that says which events it has gets only the others again, and wha
   expect(sink.trouble).toBeUndefined();
   expect(flow.ledger.snapshot()).toMatchObject({ accepted: 12, delivered: 10, rejected: 2, held: 0 });
   expect(sinkMetrics(flow)).toMatchObject({ EventDrainSuccessCount: 10, EventWriteFail: 1 });
+});
+
+test('its trouble is what keeps it from writing, and not that something was not written', async () => {
+  const away = new MillraceError('MR_IO', 'nobody answers');
+  let down = true;
+  const { clock, flow, sink, log } = into(() => {
+    if (!down) return;
+    throw new PartlyWritten(
+      new Map([
+        [0, poison()],
+        [1, away],
+      ]),
+    );
+  }, [{ emit: numbers(1, 3) }]);
+  await clock.flush();
+  expect(sink.trouble).toBe(away);
+  expect(log.entries[0]?.message).toMatch(/1 of 3 events were not written, trying again in \d+ ms: nobody answers$/);
+  down = false;
+  await clock.settle(flow.done);
+  expect(sink.trouble).toBeUndefined();
 });
 
 test('when its attempts are spent, only what was not written is nacked', async () => {

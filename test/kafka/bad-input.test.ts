@@ -128,17 +128,22 @@ a1.sinks.k1.allowTopicOverride = false
         () => agent.output(),
       );
       expect((await get('readyz')).text).toContain(brokers);
+      expect((await get('readyz')).text).toContain('"k1":"MR_KAFKA_UNREACHABLE: ');
       expect((await get('healthz')).status).toBe(200);
       const said = (level: number) =>
         agent
           .output()
           .split('\n')
           .filter(line => line.includes(`"level":${level}`));
-      // A sink says every attempt, with longer and longer waits.
+      const failures = async () => {
+        const metrics = JSON.parse((await get('metrics')).text || '{}') as Record<string, Record<string, string>>;
+        return Number(metrics['SINK.k1']?.['EventWriteFail'] ?? 0);
+      };
       await until(
-        () => said(40).length >= 5,
+        async () => (await failures()) >= 5,
         () => agent.output(),
       );
+      expect(said(40).filter(line => line.includes('k1: opening failed'))).toHaveLength(1);
       expect(said(50)).toHaveLength(2);
       for (const line of said(50)) expect(line).toContain(brokers);
       await kafka.nodes[0]!.start();
@@ -150,6 +155,7 @@ a1.sinks.k1.allowTopicOverride = false
         async () => (await get('readyz')).status === 200,
         () => agent.output(),
       );
+      expect(agent.output()).toMatch(/k1: it goes on; \d+ attempts have failed since/);
       expect((await kafka.read('agent-out')).flat().map(({ value }) => String(value))).toEqual(['a', 'b']);
     },
   );

@@ -233,7 +233,7 @@ describeKafka.each(kafkaVersions)('while events flow through three brokers of Ka
         () => flow.writer.sink.trouble !== undefined && member.counters()['Unhealthy'] === 1,
         () => flow.state(),
       );
-      expect(flow.writer.sink.trouble?.cause).toMatchObject({ code: 'MR_KAFKA_LOGIN' });
+      expect(flow.writer.sink.trouble).toMatchObject({ code: 'MR_KAFKA_LOGIN' });
       timer = setInterval(renew, 500);
       await flow.reach(flow.numbers.allowed);
     });
