@@ -68,7 +68,13 @@ a1.sinks.k1.sink.batchSize = ${batchSize}
 a1.sinks.k1.channel = c1`;
 
 /** What a contestant that is a program of its own is told in a file. Real Flume and millrace read the same text. */
-export const conf = (input: string, { dir }: Run, batchSize: number, channel: string): string => `
+export const conf = (
+  input: string,
+  { dir }: Pick<Run, 'dir'>,
+  batchSize: number,
+  channel: string,
+  sink = fileRoll(dir, batchSize),
+): string => `
 a1.sources = r1
 a1.channels = c1
 a1.sinks = k1
@@ -79,7 +85,7 @@ a1.sources.r1.positionFile = ${dir}/position.json
 a1.sources.r1.batchSize = ${batchSize}
 a1.sources.r1.channels = c1
 ${channel}
-${fileRoll(dir, batchSize)}
+${sink}
 `;
 
 /** A file channel for an agent's file. */

@@ -19,7 +19,7 @@ import { flume, flumeMissing } from './flume.ts';
 import { kafkaMissing, startKafka, type Kafka } from './kafka.ts';
 import { cpuOf, peakRssOf } from './proc.ts';
 import { startChild, type Running } from './processes.ts';
-import { fileChannel, fileRoll, LINE, makeInput, measured } from './tail-file.ts';
+import { conf, fileChannel, fileRoll, LINE, makeInput, measured } from './tail-file.ts';
 import { column, cpuSeconds, peakRss, rate, type Run, type Sample, type Workload } from './workload.ts';
 
 const [AT_ONCE, A_TENTH, IDLE] = ['all at once', 'a tenth of that', 'idle'];
@@ -43,25 +43,20 @@ const inTopic = async (measure: (kafka: Kafka, topic: string) => Promise<Sample>
   }
 };
 
-/** Real Flume and millrace read the same text. */
-const edge = (input: string, dir: string, bootstrap: string, topic: string): string => `
-a1.sources = r1
-a1.channels = c1
-a1.sinks = k1
-a1.sources.r1.type = TAILDIR
-a1.sources.r1.filegroups = f1
-a1.sources.r1.filegroups.f1 = ${input}/.*\\\\.log
-a1.sources.r1.positionFile = ${dir}/position.json
-a1.sources.r1.batchSize = 1000
-a1.sources.r1.channels = c1
-${fileChannel(dir)}
+const edge = (input: string, dir: string, bootstrap: string, topic: string): string =>
+  conf(
+    input,
+    { dir },
+    1000,
+    fileChannel(dir),
+    `
 a1.sinks.k1.type = org.apache.flume.sink.kafka.KafkaSink
 a1.sinks.k1.kafka.bootstrap.servers = ${bootstrap}
 a1.sinks.k1.kafka.topic = ${topic}
 a1.sinks.k1.kafka.producer.acks = all
 a1.sinks.k1.flumeBatchSize = 1000
-a1.sinks.k1.channel = c1
-`;
+a1.sinks.k1.channel = c1`,
+  );
 
 const collector = (run: Run, bootstrap: string, topic: string): string => `
 a1.sources = r1
@@ -89,7 +84,7 @@ const dirFor = (run: Run, name: string): string => {
 const throughBoth = (
   run: Run,
   input: string,
-  start: (conf: string, dir: string) => Promise<Running>,
+  start: (text: string, dir: string) => Promise<Running>,
 ): Promise<Sample> =>
   inTopic(async ({ bootstrap }, topic) => {
     const [address = ''] = bootstrap;
@@ -179,7 +174,7 @@ const idle = (run: Run): Promise<Sample> =>
   inTopic(async ({ bootstrap, createTopic }, topic) => {
     await createTopic(`${topic}-channel`, { partitions: 1 });
     const [address = ''] = bootstrap;
-    const conf = `
+    const text = `
 a1.sources = r1
 a1.channels = c1
 a1.sinks = k1
@@ -198,7 +193,7 @@ a1.sinks.k1.kafka.topic = ${topic}
 a1.sinks.k1.allowTopicOverride = false
 a1.sinks.k1.channel = c1
 `;
-    const running = await agent({ conf, dir: run.dir });
+    const running = await agent({ conf: text, dir: run.dir });
     try {
       await sleep(8_000);
       const [began, before] = [performance.now(), cpuOf(running.pid)];
@@ -236,8 +231,8 @@ export default {
       missing: () => flumeMissing() ?? kafkaMissing(),
       run: async run => {
         if (run.case !== AT_ONCE) return {};
-        return throughBoth(run, join(run.shared, 'short'), async conf => {
-          const running = await flume({ conf, kafka: true });
+        return throughBoth(run, join(run.shared, 'short'), async text => {
+          const running = await flume({ conf: text, kafka: true });
           await running.ready;
           return running;
         });
@@ -249,7 +244,7 @@ export default {
       run: run => {
         if (run.case === IDLE) return idle(run);
         if (run.case === A_TENTH) return latency(run);
-        return throughBoth(run, join(run.shared, 'long'), (conf, dir) => agent({ conf, dir }));
+        return throughBoth(run, join(run.shared, 'long'), (text, dir) => agent({ conf: text, dir }));
       },
     },
   ],

@@ -54,6 +54,18 @@ a1.sinks.${name}.type = null
 a1.sinks.${name}.batchSize = 10
 a1.sinks.${name}.channel = ${channel}`;
 
+const tailIntoFiles = (dir: string, channelDir = dir) => `
+a1.sources = r1
+a1.channels = c1
+a1.sources.r1.type = taildir
+a1.sources.r1.filegroups = f1
+a1.sources.r1.filegroups.f1 = ${dir}/app.log
+a1.sources.r1.positionFile = ${dir}/positions.json
+a1.sources.r1.channels = c1
+a1.channels.c1.type = file
+a1.channels.c1.checkpointDir = ${channelDir}/checkpoint
+a1.channels.c1.dataDirs = ${channelDir}/data`;
+
 describe('agent', () => {
   it('runs several sources and competing sinks on one channel, and drains on stop', async () => {
     const { agent, counters, books } = await start(
@@ -114,17 +126,7 @@ ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
 
   it('knows from a file channel how far files were read, whatever the position file says', async () => {
     const dir = mkdtempSync(join(folder, 'tail-'));
-    const configuration = `
-a1.sources = r1
-a1.channels = c1
-a1.sources.r1.type = taildir
-a1.sources.r1.filegroups = f1
-a1.sources.r1.filegroups.f1 = ${dir}/app.log
-a1.sources.r1.positionFile = ${dir}/positions.json
-a1.sources.r1.channels = c1
-a1.channels.c1.type = file
-a1.channels.c1.checkpointDir = ${dir}/checkpoint
-a1.channels.c1.dataDirs = ${dir}/data`;
+    const configuration = tailIntoFiles(dir);
     const has = (events: number, counters: (key: string) => Record<string, unknown>) =>
       until(() => Number(counters('CHANNEL.c1')['ChannelSize']) >= events);
 
@@ -143,17 +145,7 @@ a1.channels.c1.dataDirs = ${dir}/data`;
   it('stops a source that waits for its channel to open', async () => {
     const dir = mkdtempSync(join(folder, 'locked-'));
     writeFileSync(join(dir, 'file'), '');
-    const { agent, log } = await start(`
-a1.sources = r1
-a1.channels = c1
-a1.sources.r1.type = taildir
-a1.sources.r1.filegroups = f1
-a1.sources.r1.filegroups.f1 = ${dir}/app.log
-a1.sources.r1.positionFile = ${dir}/positions.json
-a1.sources.r1.channels = c1
-a1.channels.c1.type = file
-a1.channels.c1.checkpointDir = ${dir}/file/checkpoint
-a1.channels.c1.dataDirs = ${dir}/file/data`);
+    const { agent, log } = await start(tailIntoFiles(dir, join(dir, 'file')));
     await until(() => log.entries.some(({ message }) => message.includes('c1 can not be opened')));
     await agent.stop({ timeout: 5000 });
   });
