@@ -234,8 +234,11 @@ export class EventLog {
       await log.#trimSpares();
       // Before any of them has an event.
       await directories.write(context.secret);
-      // So that a log that was just made is known by its checkpoint, and its directories are there after a power cut.
+      // Without it a power cut could leave the checkpoint of before, which knows of holes that were reported just now, and of an
+      // end that is none: they would be reported again. And a log that was just made would have none.
       await checkpoint.sync();
+      // Without it a power cut could take the checkpoint's name, and everything that is held would be delivered again; or bring
+      // back a file that recovery has removed or set aside, beside the next one with the same number.
       for (const directory of directoriesOf(options)) await disk.syncDirectory(directory);
       await log.#reclaim();
       log.#checkpointLater();
@@ -331,6 +334,7 @@ export class EventLog {
     try {
       await this.#seal();
       if (this.#acked.watermark === this.#end) await this.#reclaim();
+      // Without it a power cut after this would bring back what was done with since the last one.
       await this.#checkpoint.sync();
     } finally {
       await this.#checkpoint.close();
@@ -418,7 +422,7 @@ export class EventLog {
     }
     this.#torn = true;
     await file.write(pieces.all(), segment.length);
-    // Without it a power cut takes what was just confirmed.
+    // Without it a power cut takes what is confirmed now.
     if (this.#options.fsync === 'commit') await this.#sync(file);
     else this.#syncLater();
     this.#torn = false;
@@ -511,7 +515,11 @@ export class EventLog {
     }
   }
 
-  /** Nothing more is going to be written to it. When this fails the file is given up as well: a second sync would prove nothing. */
+  /**
+   * Nothing more is going to be written to it. Without the sync a power cut could take what was confirmed since the last one,
+   * where that is not done with each commit: the timer asks for the active file only. And it could undo the cut, and bring back
+   * behind the end what was never confirmed, or was nacked. When it fails the file is given up: a second one would prove nothing.
+   */
   async #syncLast(active: Active): Promise<void> {
     const unsynced = this.#unsynced;
     this.#unsynced = false;
@@ -559,6 +567,7 @@ export class EventLog {
     if (empty) await disk.remove(segment.path);
   }
 
+  /** Without it a power cut could take all that was confirmed since the segment began, and not that of one interval only. */
   #syncLater(): void {
     const { fsync } = this.#options;
     this.#unsynced = true;
@@ -591,6 +600,7 @@ export class EventLog {
     );
   }
 
+  /** Without it a power cut would bring back everything that was done with since a segment was let go last. */
   async #syncCheckpoint(): Promise<void> {
     if (!this.#checkpointDue) return;
     this.#checkpointDue = false;
@@ -603,7 +613,10 @@ export class EventLog {
     this.#context.report(toError(thrown));
   }
 
-  /** Lets go of segments that are done with. Only when the checkpoint that says so is safe: else their events would be missing. */
+  /**
+   * Lets go of segments that are done with. Only when the checkpoint that says so is safe: after a power cut the one before would
+   * count, and their events would be missing, and reported as lost.
+   */
   #reclaim(): Promise<void> {
     return (this.#reclaiming ??= this.#reclaimAll().finally(() => (this.#reclaiming = undefined)));
   }
@@ -625,7 +638,7 @@ export class EventLog {
         const spare = await this.#letGo(first);
         this.segments.shift();
         if (spare === undefined) continue;
-        // Without it a power cut could bring the old name back, with the file's next life under it.
+        // Without it a power cut could bring the old name back, with the file's next life under it: damage, to whoever reads it.
         await this.#context.disk.syncDirectory(first.directory);
         this.#spares.push(spare);
       }

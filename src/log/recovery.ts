@@ -191,7 +191,8 @@ const endOfLast = async (
     try {
       const behind = await scan(file, last, safe, findings.offsets);
       await cutTail(disk, file, last, { safe, behind }, findings);
-      // What was read may not be safe yet, and will be delivered.
+      // What was read may be with the operating system only, as the process was killed before its sync. From now on it counts:
+      // sources go on behind it, and so does the next segment. Without this sync a power cut could take it after that, for good.
       await file.sync();
     } finally {
       await file.close();
@@ -259,11 +260,12 @@ const cutTail = async (
     try {
       await aside.write([torn], 0);
       await aside.truncate(torn.length);
-      // Without it a power cut could take what is about to be cut off here.
+      // Without it, and its name, a power cut could take what is about to be cut off here.
       await aside.sync();
     } finally {
       await aside.close();
     }
+    await disk.syncDirectory(segment.directory);
     const what = damaged
       ? `can not be read from byte ${length} on`
       : `ends in the middle of a put, at byte ${length}: after a crash it was never confirmed, but damage to the last put would look the same`;

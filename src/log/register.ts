@@ -74,6 +74,7 @@ export class Register {
   sync(): Promise<void> {
     return this.#inTurn(async () => {
       await this.#put();
+      // Without it a power cut could find both slots half written, and no value at all.
       await this.#file.sync();
       this.#slot = 1 - this.#slot;
     });

@@ -3,8 +3,9 @@
  * frames, and is itself kept under another name. Frames are copied as they are, sums, compression and encryption
  * included; only the first of a file gets the offsets of all before it.
  *
- * A crash in the middle loses nothing. First the checkpoint says that what cannot be read is done with. The new files are safe before any gets its name, and get their names from the last to
- * the first; until the first has its own the old file stands in for it, and is read as far as the next begins.
+ * A crash in the middle loses nothing. First the checkpoint says that what cannot be read is done with. The new files are safe
+ * before any gets its name, and get their names from the last to the first; until the first has its own the old file stands in
+ * for it, and is read as far as the next begins.
  *
  * @module
  */
@@ -167,6 +168,7 @@ const setAside = async (disk: Disk, path: string, dryRun: boolean): Promise<Repl
   const aside = await asideName(disk, path);
   if (!dryRun) {
     await disk.rename(path, aside);
+    // Without it a power cut brings it back under its name, and the repair has to be made again.
     await disk.syncDirectory(dirname(path));
   }
   return { path, aside, into: [] };
@@ -181,6 +183,7 @@ const copyAside = async (disk: Disk, path: string, dryRun: boolean): Promise<Rep
     } finally {
       await from.close();
     }
+    // Without it a power cut could take the copy's name, after what it is a copy of was replaced.
     await disk.syncDirectory(dirname(path));
   }
   return { path, aside, into: [] };
@@ -216,8 +219,11 @@ const replace = async (
     // Without it a power cut could take the one that is behind, and leave this one.
     await disk.syncDirectory(directory);
   }
-  if (!sameName) await disk.rename(path, aside);
-  await disk.syncDirectory(directory);
+  if (!sameName) {
+    await disk.rename(path, aside);
+    // Without it a power cut brings it back under its name, and the repair has to be made again.
+    await disk.syncDirectory(directory);
+  }
   return { path, aside, into };
 };
 
@@ -262,6 +268,7 @@ const write = async (
       at += read;
       to += read;
     }
+    // Without it the name could be there after a power cut, and not the events that are in no other file by then.
     await file.sync();
   } finally {
     await file.close();
@@ -275,11 +282,13 @@ const passOver = async (disk: Disk, { id, end, acked, checkpoint }: LogSurvey, g
   const value = checkpoint?.own === true ? { ...checkpoint.value, ...own } : own;
   const register = await Register.open(disk, path, () => encodeCheckpoint(value));
   try {
+    // Without it a power cut after the files were replaced leaves a checkpoint that misses what could not be read.
     await register.sync();
     // The other slot, too: a damaged one would be reported.
     await register.sync();
   } finally {
     await register.close();
   }
+  // Without it a power cut could take the name of one that was made just now.
   if (checkpoint === undefined) await disk.syncDirectory(dirname(path));
 };

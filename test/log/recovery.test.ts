@@ -74,6 +74,29 @@ describe('behind the last frame', () => {
     expect((await found(disk)).problems).toEqual([]);
   });
 
+  test('a torn put is somewhere, whenever the power goes', async () => {
+    let moments = 0;
+    for (let seed = 1; seed <= 40; seed++) {
+      const disk = newDisk(seed);
+      await writeLog(disk, { batches: 3 });
+      const [path] = segmentsOf(disk) as [string];
+      const torn = bytesOf(disk, path).subarray(0, -10);
+      disk.put(path, torn);
+      const images: CrashDisk[] = [];
+      disk.happened = () => images.push(disk.cut(seededRandom(seed + images.length)));
+      await found(disk);
+      disk.happened = undefined;
+      moments += images.length;
+      for (const image of [...images, disk.cut(seededRandom(seed))]) {
+        const { length } = bytesOf(image, path);
+        const kept = image.files.get(`${path}.torn`) ?? Buffer.alloc(0);
+        const whole = length === torn.length || kept.equals(torn.subarray(length));
+        expect({ seed, length, kept: kept.length, whole }).toMatchObject({ whole: true });
+      }
+    }
+    expect(moments).toBeGreaterThan(200);
+  });
+
   // A crash leaves the same: nobody can tell. So nothing goes without a word, and nothing goes for good.
   test.each([
     ['payload', 60],
