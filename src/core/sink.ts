@@ -16,6 +16,8 @@ import { currentScope, type Context, type Scope } from './scope.ts';
 export interface SinkContext extends Context {
   readonly name: string;
   readonly counters: SinkCounters;
+  /** Aborted if the flow ends while the destination is not open, and there is nothing to open it for. `close` is not called then. */
+  readonly unwanted: AbortSignal;
 }
 
 /**
@@ -90,6 +92,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
   #scope: Scope | undefined;
   #shared: Shared<T> | undefined;
   #context: SinkContext | undefined;
+  readonly #unwanted = new AbortController();
   #ending = false;
   #closing = false;
   #failure: Error | undefined;
@@ -126,7 +129,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
       (metrics.find('SINK', name) as SinkCounters | undefined) ?? metrics.register('SINK', name, sinkCounters());
     counters.StartTime = clock.now();
     this.#scope = scope;
-    this.#context = { ...scope.context, name, counters };
+    this.#context = { ...scope.context, name, counters, unwanted: this.#unwanted.signal };
     scope.waitFor(this.done);
     const { initial = 100, max = 30_000, attempts = Infinity } = this.#options.retry ?? {};
     const shared: Shared<T> = {
@@ -159,7 +162,7 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
     if (this.#shared !== undefined) this.#shared.aborted = this.#failure;
     this.#shared?.refuse(this.#failure);
     this.unsubscribe();
-    for (const lane of this.#lanes) lane.hurry();
+    this.#hurry();
   }
 
   protected override _next(delivery: Delivery<T>): void {
@@ -216,8 +219,14 @@ export class Sink<T = FlumeEvent> extends Subscriber<Delivery<T>> {
   #end(): void {
     if (this.#ending) return;
     this.#ending = true;
-    for (const lane of this.#lanes) lane.hurry();
+    this.#hurry();
     this.#closeWhenIdle();
+  }
+
+  /** Nobody waits for what is of no use any more. */
+  #hurry(): void {
+    if (this.#shared?.opened === false && !this.#shared.wanted()) this.#unwanted.abort();
+    for (const lane of this.#lanes) lane.hurry();
   }
 
   #closeWhenIdle(): void {

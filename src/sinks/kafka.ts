@@ -158,7 +158,7 @@ class Producing implements SinkWriter {
     const escaped = allowTopicOverride ? escapes(topic) : undefined;
     const counters = Object.assign(context.counters, { KafkaEventSendTimer: 0, RollbackCount: 0 });
     try {
-      this.#client ??= await connectTo(this.#options, context.log);
+      this.#client ??= await this.#connect(context);
       this.#writer ??= new RecordWriter(
         {
           ...this.#options,
@@ -175,6 +175,14 @@ class Producing implements SinkWriter {
       throw thrown;
     }
     counters.ConnectionCreatedCount++;
+  }
+
+  async #connect({ log, unwanted }: SinkContext): Promise<KafkaClient> {
+    const client = await connectTo(this.#options, log);
+    // Brokers may take long to say nothing.
+    if (unwanted.aborted) await client.close();
+    else unwanted.addEventListener('abort', () => void client.close(), { once: true });
+    return client;
   }
 
   write(batch: Batch, of: Delivery): Promise<void> {

@@ -259,6 +259,52 @@ test('a writer that says which events it has gets only the others again, and wha
   expect(sinkMetrics(flow)).toMatchObject({ EventDrainSuccessCount: 10, EventWriteFail: 1 });
 });
 
+test.each(['stop', 'abort'] as const)('an opening that takes for ever is told when nobody needs it (%s)', async how => {
+  let wanted: AbortSignal | undefined;
+  const { clock, flow } = into(
+    {
+      open: ({ unwanted }) =>
+        new Promise((_, reject) => {
+          wanted = unwanted;
+          unwanted.addEventListener('abort', () => reject(new Error('given up')));
+        }),
+      write: () => undefined,
+    },
+    ['idle'],
+  );
+  await clock.flush();
+  expect(wanted?.aborted).toBe(false);
+  if (how === 'stop') await clock.settle(flow.stop());
+  else {
+    flow.abort();
+    await expect(clock.settle(flow.done)).rejects.toThrow('aborted');
+  }
+  expect(wanted?.aborted).toBe(true);
+});
+
+test('an opening is needed as long as there is something to write', async () => {
+  const opened = deferred();
+  let given: AbortSignal | undefined;
+  const { clock, flow } = into(
+    {
+      open: ({ unwanted }) => {
+        given = unwanted;
+        return opened.promise;
+      },
+      write: () => undefined,
+    },
+    counting(1, 1),
+  );
+  await clock.flush();
+  const stopped = flow.stop();
+  await clock.flush();
+  expect(given?.aborted).toBe(false);
+  opened.resolve();
+  await clock.settle(stopped);
+  expect(flow.ledger.delivered).toBe(1);
+  expect(given?.aborted).toBe(false);
+});
+
 test('its trouble is what keeps it from writing, and not that something was not written', async () => {
   const away = new MillraceError('MR_IO', 'nobody answers');
   let down = true;

@@ -380,6 +380,27 @@ it('waits for a cluster that is not there yet', async () => {
   expect(await clock.settle(settled)).toBe('acked');
 });
 
+it('ends at once while brokers that were asked say nothing', async () => {
+  let closed = 0;
+  const { clock, flow } = await opened({}, {}, connect => async settings => {
+    const client = await connect(settings);
+    let give!: (cause: Error) => void;
+    const silence = new Promise<number>((_, reject) => (give = reject));
+    silence.catch(() => undefined);
+    return {
+      ...client,
+      partitions: () => silence,
+      close: () => {
+        closed++;
+        give(new Error('closed'));
+        return client.close();
+      },
+    };
+  });
+  await clock.settle(flow.stop());
+  expect(closed).toBe(1);
+});
+
 describe('options', () => {
   const made = (options: object) => () => kafkaSink({ bootstrapServers: ['b:1'], ...options });
   it.each<[object, RegExp]>([
