@@ -194,7 +194,7 @@ const eventOverhead = 100;
 /** How long to wait after a read that failed, in ms. */
 const retryAfter = 1000;
 
-/** What of the positions is not left. */
+/** What of the positions is not left. What is left of neighbours may be one. */
 const without = (positions: readonly Position[], left: readonly Position[]): Position[] => {
   const gone: Position[] = [];
   let at = 0;
@@ -204,6 +204,7 @@ const without = (positions: readonly Position[], left: readonly Position[]): Pos
     for (let one = left[at]; one !== undefined && one.first < end; one = left[++at]) {
       if (one.first > from) gone.push({ log, first: from, count: one.first - from });
       from = one.first + one.count;
+      if (from > end) break;
     }
     if (from < end) gone.push({ log, first: from, count: end - from });
   }

@@ -138,6 +138,21 @@ describe('what was confirmed', () => {
   });
 });
 
+// What a sink writes at once may be several puts, and what fails of it may be of more than one of them.
+it('a part that fails of several puts at once is all held, also over a crash', async () => {
+  const { put, take, channel, clock, disk } = await world();
+  for (const text of ['a', 'b', 'c', 'd']) await put(text);
+  const texts = (delivery: Delivery) => delivery.events.map(({ body }) => body.toString());
+  const [all] = (await take(10)) as [Delivery];
+  expect(texts(all)).toEqual(['a', 'b', 'c', 'd']);
+  all.nack(new Error('not these'), all.events.slice(1, 3));
+  await clock.flush();
+  expect(channel.depth.events).toBe(2);
+  const again = await world({}, disk.kill(seededRandom(1)));
+  expect((await again.take(10)).flatMap(texts)).toEqual(['b', 'c']);
+  expect(again.channel.depth.events).toBe(2);
+});
+
 describe('refuses', () => {
   const error = async (options: FileChannelOptions = {}): Promise<Error> => {
     const flow = run(
