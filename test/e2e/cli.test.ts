@@ -270,6 +270,11 @@ describe('validate', () => {
     expect(away.out()).toMatch(
       /:6:39: error: a1\.sinks\.k1\.kafka\.bootstrap\.servers: .*127\.0\.0\.1:1.*\n.*\n +\^{11}\n/,
     );
+    // An agent would wait for it; asked to, it does not start.
+    const agent = millrace(['agent', '-n', 'a1', '-f', conf(lines.join('\n')), '--connect']);
+    expect(await agent.exit).toBe(1);
+    expect(agent.err()).toMatch(/error: a1\.sinks\.k1\.kafka\.bootstrap\.servers: .*127\.0\.0\.1:1/);
+    expect(agent.err()).not.toContain('agent a1 runs');
   });
 
   it('survives a file that is not text', async () => {
