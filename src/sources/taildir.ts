@@ -609,7 +609,9 @@ class Tailing implements SourceSession<Sent> {
         if (clock.now() - file.grewAt < idleTimeout) break;
         this.#active.delete(file);
         file.idle = true;
-        this.#wake(file);
+        // One that is closed and was read to its end is not opened again for that: there may be very many.
+        if (file.handle !== undefined || file.position < file.seen) this.#wake(file);
+        else file.rest();
       }
       for (const file of this.#lost) this.#wake(file);
       for (const file of this.#holed) this.#wake(file);
