@@ -60,7 +60,8 @@ const idleKeys: Readonly<Record<string, string>> = {
   backoffSleepIncrement: 'sources here wait for data instead of polling for it',
   cachePatternMatching: 'directories are watched here, and not listed for each batch',
   migrateZookeeperOffsets: 'offsets that Kafka 0.8 kept in ZooKeeper are not read; run Flume 1.11 once to move them',
-  zookeeperConnect: 'offsets that Kafka 0.8 kept in ZooKeeper are not read; run Flume 1.11 once to move them',
+  zookeeperConnect:
+    'ZooKeeper is not asked, neither for brokers, which are kafka.bootstrap.servers, nor for offsets of Kafka 0.8, which Flume 1.11 moves when it is run once',
   'kafka.pollTimeout': 'records come as soon as there are any',
   maxBackoffSleep: 'sources here wait for data instead of polling for it',
   'keystore-type': 'the key store itself shows what it is',
@@ -164,7 +165,10 @@ const assign = (
   for (const [key, entry] of keys) {
     const named = fields.find(f => f.key === key || f.info.formerly === key);
     const field = named ?? bySpecificity.find(f => covers(f.key, key));
-    if (field !== undefined) {
+    if (field?.info.formerly === key && key !== field.key && keys.has(field.key)) {
+      const today = `${field.key}, which it is called today, is set too`;
+      problems.warn(keyPlace(entry, key), `${where}.${key} is ignored: ${today}`);
+    } else if (field !== undefined) {
       const entries = set.get(field.name) ?? new Map<string, Entry>();
       const inner = field.info.kind === 'map' ? key.slice(field.key.length - 1) : '';
       set.set(field.name, entries.set(inner, entry));

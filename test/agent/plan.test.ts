@@ -647,12 +647,185 @@ describe('two components want the same', () => {
     ]);
   });
 
+  test('the name of today wins over an older one, wherever it stands', async () => {
+    for (const order of [
+      ['ssl = false', 'enableSSL = true'],
+      ['enableSSL = true', 'ssl = false'],
+    ]) {
+      const text = agent(
+        'a1.sources.r1.type = http',
+        'a1.sources.r1.bind = localhost',
+        ...order.map(key => `a1.sources.r1.${key}`),
+      );
+      expect((await checked(text)).plan?.sources[0]?.options['ssl']).toBe(false);
+      expect(await problemsOf(text)).toEqual([
+        'warning ‹enableSSL›: a1.sources.r1.enableSSL is ignored: ssl, which it is called today, is set too',
+      ]);
+    }
+  });
+
   test('position file, though neither of them names it', async () => {
     const groups = ['r1', 'r2'].flatMap(r => [`${r}.filegroups = f`, `${r}.filegroups.f = /x`]);
     expect(await problemsOf(two('taildir', ...groups))).toEqual([
       'error ‹taildir›: r2 and r1 have the same positionFile',
     ]);
     expect(await problemsOf(two('taildir', ...groups, 'r2.positionFile = /p'))).toEqual([]);
+  });
+});
+
+describe('the Kafka components take every key that Flume has for them', () => {
+  const kafka = async (kind: 'sources' | 'channels' | 'sinks', ...keys: string[]) => {
+    const file = join(await folder, `kafka-${++files}.conf`);
+    const name = { sources: 'r1', channels: 'c1', sinks: 'k1' }[kind];
+    const lines = ['type = kafka', ...keys].map(key => `a1.${kind}.${name}.${key}`);
+    const room = ['capacity', 'transactionCapacity'].map(key => `a1.channels.c1.${key} = 1000`);
+    if (kind === 'sources') lines.push('a1.sources.r1.port', ...room);
+    await writeFile(file, agent(...lines));
+    const { plan, problems } = await check({
+      files: [file],
+      agent: 'a1',
+      registry: builtIn,
+      lookups: { env: {}, system: {} },
+    });
+    return {
+      options: plan?.[kind][0]?.options,
+      idle: problems.map(({ severity, message }) => {
+        expect(severity, message).toBe('warning');
+        return / has no effect: /.test(message) ? message.replace(/^a1\.\w+\.\w+\.| has no effect.*/g, '') : message;
+      }),
+    };
+  };
+  const servers = { bootstrapServers: ['b1:9092', 'b2:9092'] };
+  const today = 'kafka.bootstrap.servers = b1:9092,b2:9092';
+  const former = 'brokerList = b1:9092,b2:9092';
+  const zookeeper = ['migrateZookeeperOffsets', 'zookeeperConnect'];
+
+  test('the source', async () => {
+    const given = await kafka(
+      'sources',
+      today,
+      'kafka.topics = a, b',
+      'kafka.consumer.group.id = g',
+      'batchSize = 7',
+      'batchDurationMillis = 5',
+      'backoffSleepIncrement = 5',
+      'maxBackoffSleep = 5',
+      'useFlumeEventFormat = true',
+      'setTopicHeader = false',
+      'topicHeader = from',
+      'header.one = X-One',
+      'header.two = X-Two',
+      'migrateZookeeperOffsets = true',
+      'zookeeperConnect = z:2181',
+      'kafka.consumer.auto.offset.reset = latest',
+      'kafka.consumer.ssl.disableTLSHostnameVerification = true',
+    );
+    expect(given.options).toMatchObject({
+      ...servers,
+      topics: ['a', 'b'],
+      groupId: 'g',
+      batchSize: 7,
+      useFlumeEventFormat: true,
+      setTopicHeader: false,
+      topicHeader: 'from',
+      headers: { one: 'X-One', two: 'X-Two' },
+      consumer: { 'auto.offset.reset': 'latest', 'ssl.disableTLSHostnameVerification': 'true' },
+    });
+    expect(given.idle).toEqual(['batchDurationMillis', 'backoffSleepIncrement', 'maxBackoffSleep', ...zookeeper]);
+    const regex = await kafka('sources', today, 'kafka.topics.regex = ^a.*');
+    expect(regex).toMatchObject({
+      idle: [],
+      options: {
+        topicsRegex: '^a.*',
+        groupId: 'flume',
+        batchSize: 1000,
+        useFlumeEventFormat: false,
+        setTopicHeader: true,
+        topicHeader: 'topic',
+      },
+    });
+    const old = await kafka('sources', today, 'topic = a', 'groupId = g', 'zookeeperConnect = z:2181');
+    expect(old).toMatchObject({ idle: ['zookeeperConnect'], options: { topics: ['a'], groupId: 'g' } });
+  });
+
+  test('the channel', async () => {
+    const given = await kafka(
+      'channels',
+      today,
+      'kafka.topic = t',
+      'kafka.consumer.group.id = g',
+      'parseAsFlumeEvent = false',
+      'kafka.pollTimeout = 5',
+      'defaultPartitionId = 2',
+      'partitionIdHeader = p',
+      'migrateZookeeperOffsets = true',
+      'zookeeperConnect = z:2181',
+      'kafka.producer.compression.type = gzip',
+      'kafka.producer.max.request.size = 5000',
+      'kafka.consumer.auto.offset.reset = latest',
+    );
+    expect(given.options).toMatchObject({
+      ...servers,
+      topic: 't',
+      groupId: 'g',
+      parseAsFlumeEvent: false,
+      defaultPartitionId: 2,
+      partitionIdHeader: 'p',
+      compression: 'gzip',
+      producer: { 'max.request.size': '5000' },
+      consumer: { 'auto.offset.reset': 'latest' },
+    });
+    expect(given.idle).toEqual(['kafka.pollTimeout', ...zookeeper]);
+    const old = await kafka('channels', former, 'topic = t', 'groupId = g', 'readSmallestOffset = false');
+    expect(old).toMatchObject({
+      idle: [],
+      options: { ...servers, topic: 't', groupId: 'g', readSmallestOffset: false, parseAsFlumeEvent: true },
+    });
+    expect((await kafka('channels', today)).options).toMatchObject({ topic: 'flume-channel', groupId: 'flume' });
+  });
+
+  test('the sink', async () => {
+    const given = await kafka(
+      'sinks',
+      today,
+      'kafka.topic = t',
+      'flumeBatchSize = 7',
+      'kafka.producer.acks = -1',
+      'useFlumeEventFormat = true',
+      'defaultPartitionId = 2',
+      'partitionIdHeader = p',
+      'allowTopicOverride = false',
+      'topicHeader = to',
+      'timestampHeader = when',
+      'header.one = X-One',
+      'kafka.producer.linger.ms = 5',
+      'kafka.producer.compression.type = lz4',
+    );
+    expect(given.options).toMatchObject({
+      ...servers,
+      topic: 't',
+      batchSize: 7,
+      acks: 'all',
+      useFlumeEventFormat: true,
+      defaultPartitionId: 2,
+      partitionIdHeader: 'p',
+      allowTopicOverride: false,
+      topicHeader: 'to',
+      timestampHeader: 'when',
+      headers: { one: 'X-One' },
+      compression: 'lz4',
+    });
+    expect(given.idle).toEqual(['kafka.producer.linger.ms']);
+    const old = await kafka('sinks', former, 'topic = t', 'batchSize = 7', 'requiredAcks = 0');
+    expect(old).toMatchObject({ idle: [], options: { ...servers, topic: 't', batchSize: 7, acks: '0' } });
+    expect((await kafka('sinks', today)).options).toMatchObject({
+      topic: 'default-flume-topic',
+      batchSize: 100,
+      acks: '1',
+      useFlumeEventFormat: false,
+      allowTopicOverride: true,
+      topicHeader: 'topic',
+    });
   });
 });
 
