@@ -205,6 +205,14 @@ export const creditOf = (delivery: Delivery<unknown>): Credit | undefined => (de
  */
 export const tagOf = (delivery: Delivery<unknown>): unknown => (delivery as Settleable<unknown>).tag;
 
+/** A tag that is told before its delivery is acked though nobody has the events: they were filtered out, dead-lettered or dropped. */
+export interface ToldOfGaps {
+  leftOut?(): void;
+}
+
+/** Tells the emitter who knows a delivery by this tag. */
+export const leaveOut = (tag: unknown): void => (tag as ToldOfGaps | undefined)?.leftOut?.();
+
 /** What a stage does when a delivery of its own is settled; returns whether that was in time. */
 export type Answer = (outcome: Outcome, cause: Error | undefined, failed: Failed) => boolean;
 

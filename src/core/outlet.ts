@@ -11,7 +11,7 @@
  * @module
  */
 import { backoffDelay, type Backoff, type Timer } from './clock.ts';
-import { Settleable, type Credit, type Delivery, type Failed, type Outcome } from './delivery.ts';
+import { leaveOut, Settleable, type Credit, type Delivery, type Failed, type Outcome } from './delivery.ts';
 import { MillraceError } from './errors.ts';
 import { Batch } from './event.ts';
 import type { Ledger } from './ledger.ts';
@@ -392,6 +392,7 @@ export class Outlet<T> implements Credit {
     if (outcome === 'reject') {
       if (!this.#keepRejected) {
         this.ledger.rejected += entry.batch.length;
+        leaveOut(entry.tag);
         this.#scope.log.warn(`${entry.batch.length} events were rejected and are dropped: ${cause.message}`, { cause });
         this.#supply.done(entry, undefined);
         // Dropping is not counted as leaving by the books' other columns, and does not hold up what follows.

@@ -4,7 +4,7 @@
  * @module
  */
 import { Observable, type OperatorFunction } from 'rxjs';
-import { own, settle, settledCount, type Delivery } from '../core/delivery.ts';
+import { leaveOut, own, settle, settledCount, tagOf, type Delivery } from '../core/delivery.ts';
 import { event, headers, type FlumeEvent } from '../core/event.ts';
 import { currentScope, Scope } from '../core/scope.ts';
 import { InTurn } from './in-turn.ts';
@@ -102,7 +102,10 @@ export const deadLetter =
           labelled,
           (outcome, why, some) => {
             held -= length;
-            if (outcome === 'ack') ledger.rejected += length;
+            if (outcome === 'ack') {
+              ledger.rejected += length;
+              leaveOut(tagOf(dead as Delivery));
+            }
             // Some or all: what the dead letter has of it, it will get again.
             const inTime = settle(dead as Delivery, outcome, why, undefined);
             if (outcome === 'ack' && !inTime) ledger.rejected -= length;

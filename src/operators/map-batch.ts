@@ -4,7 +4,7 @@
  * @module
  */
 import { Observable, type OperatorFunction } from 'rxjs';
-import type { Delivery } from '../core/delivery.ts';
+import { leaveOut, tagOf, type Delivery } from '../core/delivery.ts';
 import { toError, isPermanent, MillraceError } from '../core/errors.ts';
 import { Batch, headers, type FlumeEvent, type Headers } from '../core/event.ts';
 import { currentScope, type Context } from '../core/scope.ts';
@@ -21,6 +21,7 @@ export const refuse = (delivery: Delivery<unknown>, operator: string, thrown: un
 export const filterOut = (delivery: Delivery<unknown>): void => {
   const { ledger, length } = delivery;
   ledger.filtered += length;
+  leaveOut(tagOf(delivery));
   if (!delivery.ack()) ledger.filtered -= length;
 };
 

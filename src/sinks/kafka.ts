@@ -104,7 +104,8 @@ export type KafkaSinkOptions = z.input<typeof options>;
  *
  * With `exactlyOnce` each delivery of a `kafkaSource` that has `exactlyOnce` too is one transaction, written by the source's
  * client: what is made of it, and the offset behind it. Then nothing is rejected: what can never be written holds up its partition.
- * Deliveries that are anything else are refused and tried again, with a message that says why. See {@link kafkaSource}.
+ * Deliveries that are anything else, or of a source that names other brokers, are refused and tried again, with a message that says
+ * why. See {@link kafkaSource}.
  *
  * An agent has Flume's default for `acks`, which is 1: what only a leader has dies with it. Code has `all`.
  */
@@ -189,7 +190,16 @@ class Producing implements SinkWriter {
     const writer = this.#writer as RecordWriter;
     if (this.#options.exactlyOnce !== true) return writer.write(batch);
     const range = (tagOf(of) as Partial<Taken> | undefined)?.range;
-    if (range !== undefined) return writer.transact(batch, range);
+    if (range !== undefined) {
+      const { bootstrapServers } = this.#options;
+      if (range.brokers.some(broker => bootstrapServers.includes(broker))) return writer.transact(batch, range);
+      throw new MillraceError(
+        'MR_CONFIG',
+        `exactlyOnce: the kafkaSource reads from ${range.brokers.join()}, and this sink is to write to ${bootstrapServers.join()}. One ` +
+          'transaction is on one cluster: give both the same bootstrapServers.',
+        { retriable: true },
+      );
+    }
     throw new MillraceError(
       'MR_CONFIG',
       'exactlyOnce: this is no whole delivery of a kafkaSource with exactlyOnce. Between the two there may be stages that change ' +

@@ -57,7 +57,7 @@ const fields = {
     { optional: true },
   ),
   exactlyOnce: code<boolean>()(
-    'Whether offsets are committed by a kafkaSink with `exactlyOnce`, in the transactions that it writes with.',
+    'Whether offsets are committed by a kafkaSink with `exactlyOnce`, in the transactions that it writes with. No other sink will do.',
     { optional: true },
   ),
   ...consumerFields,
@@ -106,7 +106,7 @@ class Consuming implements SourceSession<Taken> {
       {
         ...groupOptionsOf(options, offsetReset, 'latest'),
         ...(letter !== undefined && { onPoison: 'pass' }),
-        exactlyOnce: options.exactlyOnce === true,
+        exactlyOnce: options.exactlyOnce === true ? options.bootstrapServers : undefined,
       },
       {
         decode: (record, of) => this.#eventOf(record, of),
@@ -238,8 +238,9 @@ const reading = defineSource({
  * **emits** records of one partition, as many as there are but at most `batchSize`, as soon as there are any; partitions take
  * turns · **pauses** a partition when `prefetchRecords` or `prefetchBytes` wait to be delivered, and goes on when half of
  * its share is gone · **completes** when it is stopped · **errors** when its package is not installed, a file that its
- * options name cannot be read, or `auto.offset.reset=none` or `onOutOfRange: 'fail'` forbid to go on (`MR_KAFKA_OFFSET`). Brokers
- * that are away and topics that are missing are reported, and waited for.
+ * options name cannot be read, or `auto.offset.reset=none` or `onOutOfRange: 'fail'` forbid to go on (`MR_KAFKA_OFFSET`); with
+ * `exactlyOnce`, when a delivery is acked that is in no transaction (`MR_CONFIG`). Brokers that are away and topics that are missing
+ * are reported, and waited for.
  *
  * A group that never committed begins with what is written from then on, unless `auto.offset.reset` is earliest; where it
  * begins is committed at once. The offset that is committed is that of the first record that is not acked. So a crash repeats records, those that were
@@ -250,8 +251,9 @@ const reading = defineSource({
  *
  * With `exactlyOnce`, and a {@link kafkaSink} with `exactlyOnce` at the other end, readers with `isolation.level=read_committed`
  * find what is made of each record exactly once, in the order of its partition, whoever dies or hangs. It is written to the same cluster,
- * by the client of this source (that of platformatic has no transactions). Between the two only stages that change or filter the
- * events of a delivery are possible; the sink refuses everything else. A transaction per delivery takes some 10 ms, so let
+ * of which both name at least one broker alike, by the client of this source (that of platformatic has no transactions). Between the two
+ * only `intercept`, `mapBatch` and `deadLetter` are possible; the sink refuses everything else. If anybody else acks a delivery, another sink
+ * or a channel for example, the source errors, and the offset stays before it. A transaction per delivery takes some 10 ms, so let
  * `batchSize` be thousands. Each partition has the transactional id `<groupId>/<topic>/<partition>`, which a cluster with rights
  * has to allow. All members of the group need the option. What goes elsewhere on the way, to a dead letter for example, may be
  * there twice. An agent has no such option: the channel between its source and its sink ends the one before the other begins.

@@ -89,6 +89,10 @@ export class TransactedPartition {
 
 /** What one delivery of a source is, for a sink that writes it in a transaction. */
 export interface TransactedRange {
+  /** Of the cluster that it was read from, as the source names them. */
+  readonly brokers: readonly string[];
+  /** It is in a transaction, or nothing of it has to be. */
+  done: boolean;
   /**
    * Writes what was made of all of it, and that the group goes on behind it.
    *

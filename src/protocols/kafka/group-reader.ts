@@ -13,6 +13,7 @@
 import { AckedInOrder, type Sent } from '../../core/acked-in-order.ts';
 import { backoffDelay, type Timer } from '../../core/clock.ts';
 import { Deque } from '../../core/deque.ts';
+import type { ToldOfGaps } from '../../core/delivery.ts';
 import { MillraceError, toError } from '../../core/errors.ts';
 import { event, headers, type FlumeEvent } from '../../core/event.ts';
 import type { Context } from '../../core/scope.ts';
@@ -43,8 +44,8 @@ export interface GroupReaderOptions {
   readonly commitInterval: number;
   /** In ms. How long what is out of a partition may take to be settled when the partition is revoked. */
   readonly revokeTimeout: number;
-  /** What is taken is written in transactions that hold its offsets, see `Taken.range`. */
-  readonly exactlyOnce?: boolean;
+  /** What is taken is written, to these brokers, in transactions that hold its offsets, see `Taken.range`. */
+  readonly exactlyOnce?: readonly string[] | undefined;
 }
 
 export interface GroupReaderHooks {
@@ -113,7 +114,7 @@ const beginBackoff = { initial: 100, max: 5000 };
 const isGone = ({ state }: Partition): boolean => state !== 'ours';
 
 /** Of one partition, at most `events`. */
-export interface Taken {
+export interface Taken extends ToldOfGaps {
   readonly of: Partition;
   readonly events: readonly FlumeEvent[];
   readonly sent: Sent<number>;
@@ -224,7 +225,7 @@ export class GroupReader implements ConsumerListener {
     this.#hooks = hooks;
     this.#context = context;
     this.#counters = counters;
-    if (options.exactlyOnce === true) {
+    if (options.exactlyOnce !== undefined) {
       if (client.transactions === undefined)
         throw new MillraceError(
           'MR_CONFIG',
@@ -290,13 +291,17 @@ export class GroupReader implements ConsumerListener {
       return undefined;
     }
     partition.out++;
-    return { of: partition, events, sent, poison, range: this.#rangeOf(partition, from, end) };
+    const range = this.#rangeOf(partition, from, end);
+    if (range === undefined) return { of: partition, events, sent, poison, range };
+    return { of: partition, events, sent, poison, range, leftOut: () => (range.done = true) };
   }
 
   #rangeOf(of: Partition, from: number, end: number): TransactedRange | undefined {
     const { transacted } = of;
     if (transacted === undefined) return undefined;
-    return {
+    const range: TransactedRange = {
+      brokers: this.#options.exactlyOnce ?? [],
+      done: false,
       commit: async (writes, compression) => {
         if (of.progress.committed !== from)
           throw new MillraceError(
@@ -305,8 +310,10 @@ export class GroupReader implements ConsumerListener {
           );
         await transacted.commit(() => end, writes, compression);
         of.committed = end;
+        range.done = true;
       },
     };
+    return range;
   }
 
   /** Says what becomes of a record that cannot be understood; false if that holds up its partition. */
@@ -354,9 +361,10 @@ export class GroupReader implements ConsumerListener {
   // --- settling
 
   /** All of it is acked. */
-  done({ of, sent }: Taken): void {
+  done({ of, sent, range }: Taken): void {
     of.out--;
     if (of.state === 'gone') return;
+    if (range?.done === false) return this.#fail(of, ackedElsewhere(of));
     of.progress.acked(sent);
     if (of.state === 'ours') this.#scheduleCommit();
     this.#settled?.();
@@ -687,6 +695,14 @@ export class GroupReader implements ConsumerListener {
     this.#counters[name] += by;
   }
 }
+
+const ackedElsewhere = (of: TopicPartition): MillraceError =>
+  new MillraceError(
+    'MR_CONFIG',
+    `exactlyOnce: what was read of ${nameOf(of)} was acked and is in no transaction with its offset, which stays where it is. ` +
+      'Let the flow end in a kafkaSink with exactlyOnce on the same cluster, and let intercept or mapBatch leave out what is not to ' +
+      'be written. Or take exactlyOnce off the kafkaSource: then it is at least once.',
+  );
 
 const outOfRangeOf = ({ topic, partition, first, end }: Assigned, wanted: number): MillraceError =>
   new MillraceError(

@@ -1,13 +1,16 @@
 import fc from 'fast-check';
-import { filter, mergeMap, Observable, of, type OperatorFunction } from 'rxjs';
+import { EMPTY, filter, mergeMap, Observable, of, pipe, type OperatorFunction } from 'rxjs';
 import { describe, expect, test } from 'vitest';
+import type { SourceTuning } from '../../../src/core/component.ts';
 import type { Delivery } from '../../../src/core/delivery.ts';
+import { MillraceError } from '../../../src/core/errors.ts';
 import { run } from '../../../src/core/flow.ts';
 import type { SinkOptions } from '../../../src/core/sink.ts';
 import { inScope, Scope } from '../../../src/core/scope.ts';
 import { memoryChannel } from '../../../src/operators/channels/memory.ts';
 import { deadLetter } from '../../../src/operators/dead-letter.ts';
 import { intercept } from '../../../src/operators/intercept.ts';
+import { mapBatch } from '../../../src/operators/map-batch.ts';
 import { rebatch } from '../../../src/operators/rebatch.ts';
 import { replicate } from '../../../src/operators/routing/replicate.ts';
 import { TransactedPartition } from '../../../src/protocols/kafka/exactly-once.ts';
@@ -32,7 +35,7 @@ const setUp = (seed = 1, partitions = 1) => {
     cluster.write({ topic: 'in', partition }, records);
   };
   const connection = { bootstrapServers: ['memory:1'], connect: cluster.connect };
-  const source = (options: Partial<KafkaSourceOptions> = {}) =>
+  const source = (options: Partial<KafkaSourceOptions> & SourceTuning = {}) =>
     kafkaSource({
       ...connection,
       groupId,
@@ -243,17 +246,75 @@ describe('a partition', () => {
   });
 });
 
+const ackAll: OperatorFunction<Delivery, Delivery> = mergeMap(delivery => {
+  delivery.ack();
+  return EMPTY;
+});
+
 describe('between source and sink', () => {
-  test.each([
-    ['memoryChannel', () => memoryChannel()],
-    ['rebatch', () => rebatch({ maxEvents: 7, maxDelay: 10 })],
-  ])('%s is refused, and nothing is written', async (_, stage) => {
+  test('rebatch is refused, and nothing is written', async () => {
     const { clock, write, source, sink, within, found, warnings } = setUp();
     write(0, 20);
-    const flow = within(() => run(source().pipe(stage()), sink()));
+    const flow = within(() => run(source().pipe(rebatch({ maxEvents: 7, maxDelay: 10 })), sink()));
     await clock.advance(1000);
     expect(found()).toEqual([]);
     expect(warnings()).toMatch('exactlyOnce: this is no whole delivery');
+    flow.abort();
+    await clock.advance(100);
+  });
+
+  test('a channel is refused on both sides of it, and no offset is moved', async () => {
+    const { clock, write, source, sink, within, found, committed, warnings } = setUp();
+    write(0, 20);
+    const flow = within(() => run(source().pipe(memoryChannel()), sink()));
+    await clock.advance(1000);
+    expect([found(), committed()]).toEqual([[], 0]);
+    expect(warnings()).toMatch('exactlyOnce: this is no whole delivery');
+    expect(warnings()).toMatch('exactlyOnce: what was read of in-0 was acked');
+    flow.abort();
+    await clock.advance(100);
+  });
+
+  test.each([
+    ['a channel behind a filter', pipe(keep, memoryChannel()), false],
+    ['a stage that acks', ackAll, true],
+    ['a sink without exactlyOnce', keep, false],
+    ['a sink without exactlyOnce behind rebatch', rebatch({ maxEvents: 7, maxDelay: 10 }), false],
+  ])('%s: it ends with an error, and no offset is moved', async (_, stage, exactlyOnce) => {
+    const { clock, write, source, sink, within, committed } = setUp();
+    write(0, 20);
+    const flow = within(() => run(source().pipe(stage), sink({ exactlyOnce })));
+    const failed = expect(flow.done).rejects.toMatchObject({
+      code: 'MR_CONFIG',
+      message: expect.stringMatching(/in-0 .*acked .*kafkaSink with exactlyOnce/),
+    });
+    await clock.advance(100_000);
+    await failed;
+    expect(committed()).toBe(0);
+  });
+
+  test('a sink that names other brokers is refused', async () => {
+    const { clock, write, source, sink, within, found, warnings } = setUp();
+    write(0, 20);
+    const flow = within(() => run(source(), sink({ bootstrapServers: ['elsewhere:1', 'elsewhere:2'] })));
+    await clock.advance(1000);
+    expect(found()).toEqual([]);
+    expect(warnings()).toMatch(/exactlyOnce: .*memory:1.*elsewhere:1,elsewhere:2/);
+    flow.abort();
+    await clock.advance(100);
+  });
+
+  test('what is dropped, because it was rejected, moves the offset', async () => {
+    const { clock, write, source, sink, within, found, committed } = setUp();
+    write(0, 20);
+    const refuse = mapBatch(({ events }) => {
+      if (events.some(({ body }) => String(body) === '7')) throw new MillraceError('MR_BAD_INPUT', 'seven');
+      return events;
+    });
+    const flow = within(() => run(source({ redelivery: { onReject: 'drop' } }).pipe(refuse), sink()));
+    await clock.advance(3000);
+    expect(found()).toEqual([0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
+    expect(committed()).toBe(20);
     flow.abort();
     await clock.advance(100);
   });
