@@ -10,7 +10,8 @@ import {
   savePositions,
 } from '../../../src/sources/tailing/position-file.ts';
 import { systemDisk } from '../../../src/core/disk.ts';
-import { recordingLog } from '../../../src/testing/index.ts';
+import { recordingLog, seededRandom } from '../../../src/testing/index.ts';
+import { CrashDisk } from '../../crash/crash-disk.ts';
 
 const position = fc.record({
   inode: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
@@ -106,6 +107,36 @@ describe('position file', () => {
       // Flume went on meanwhile.
       expect(await loaded('older', 100)).toEqual([{ ...at(100), evidence: at(0).evidence }]);
     });
+  });
+
+  it('T23 whatever a crash leaves of it is one of the last two that were written, and no damage', async () => {
+    const none = { length: 0, hash: '' };
+    const at = (pos: number) => [
+      { inode: 1n, pos, file: '/a', evidence: { born: 5n, changed: 6n, at: pos, head: none, mark: none } },
+    ];
+    const seen = new Set<string>();
+    for (let seed = 1; seed <= 60; seed++) {
+      const disk = new CrashDisk(seededRandom(seed));
+      const images: { readonly pos: number; readonly begun: number; readonly disk: CrashDisk }[] = [];
+      let [pos, begun] = [0, 0];
+      disk.happened = () => {
+        const random = seededRandom(seed + images.length);
+        images.push({ pos, begun, disk: random() < 0.5 ? disk.cut(random) : disk.kill(random) });
+      };
+      for (begun = 1; begun <= 4; pos = begun++) await savePositions(disk, '/p/p.json', at(begun));
+      for (const { pos: last, begun: next, disk: left } of images) {
+        const log = recordingLog();
+        const { positions } = await loadPositions(left, '/p/p.json', log, 0);
+        const found = positions[0]?.pos ?? 0;
+        expect({ seed, found: [last, next].includes(found), said: log.entries }).toEqual({
+          seed,
+          found: true,
+          said: [],
+        });
+        seen.add(found === next ? 'new' : 'old');
+      }
+    }
+    expect(seen).toEqual(new Set(['old', 'new']));
   });
 
   it('never throws on any text', () => {
