@@ -1,8 +1,10 @@
 import { afterAll, beforeAll } from 'vitest';
 import { quietLog } from '../../src/core/scope.ts';
 import type { ConnectionSettings, KafkaConnector } from '../../src/protocols/kafka/client.ts';
-import { Cluster } from '../../src/protocols/kafka/kafkajs/cluster.ts';
+import { Cluster } from '../../src/protocols/kafka/brokers/cluster.ts';
+import { leaveGroup } from '../../src/protocols/kafka/brokers/requests.ts';
 import { loadKafkajs } from '../../src/protocols/kafka/kafkajs/package.ts';
+import { createWires } from '../../src/protocols/kafka/kafkajs/wire.ts';
 import { portLaws, realTime, type PortSpec } from '../protocols/kafka/port-laws.ts';
 import { describeKafka, kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 import { proxy, type Proxy } from './proxy.ts';
@@ -57,10 +59,10 @@ export const lawsOnBrokers = (name: string, connect: KafkaConnector, has: Partia
         },
         expel: async groupId => {
           const { groups } = await kafka.admin(admin => admin.describeGroups([groupId]));
-          const cluster = new Cluster(loadKafkajs(), settings(), { requestTimeout: 5000 });
+          const cluster = new Cluster(createWires(loadKafkajs(), settings()), settings(), 5000);
           const coordinator = await cluster.coordinator(groupId);
           for (const { memberId } of groups.flatMap(({ members }) => members))
-            await coordinator.ask('LeaveGroup', { groupId, memberId });
+            await coordinator.ask(leaveGroup(groupId, memberId));
           cluster.close();
         },
         ...has,

@@ -125,6 +125,7 @@ export interface ProducerOptions {
   readonly requestTimeout?: number | undefined;
 }
 
+/** In the order of the numbers that Kafka has for them. */
 export const compressions = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const;
 export type Compression = (typeof compressions)[number];
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { MillraceError, type ErrorCode } from '../../core/errors.ts';
+import { MillraceError, toError, type ErrorCode } from '../../core/errors.ts';
 
 /** Codes of brokers that something is done about, by the names that Kafka's documentation has for them. */
 export const code = {
@@ -62,6 +62,13 @@ export class Refused extends MillraceError {
     this.broker = broker;
   }
 }
+
+/** What was thrown while `doing` something, by whomever. */
+export const kafkaError = (thrown: unknown, doing: string): MillraceError => {
+  if (thrown instanceof MillraceError) return thrown;
+  const cause = toError(thrown);
+  return new MillraceError('MR_KAFKA', `Kafka, ${doing}: ${cause.name}: ${cause.message}`, { cause });
+};
 
 /** Codes of errors of Node.js when a handshake fails. */
 export const tlsFailed =

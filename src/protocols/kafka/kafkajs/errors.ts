@@ -1,27 +1,19 @@
 /**
- * Errors of brokers and of kafkajs as ours.
+ * Errors of kafkajs as ours.
  *
  * @module
  */
 import { MillraceError, systemCode, toError, type ErrorCode } from '../../../core/errors.ts';
-import { meanings, Refused, tlsFailed } from '../refused.ts';
-import type { Package } from './package.ts';
-
-/** What a broker has answered while `doing` something. */
-export const refusedBy = (kafkajs: Pick<Package, 'createErrorFromCode'>, broker: number, doing: string): Refused =>
-  new Refused(broker, kafkajs.createErrorFromCode(broker), doing);
+import { meanings, tlsFailed } from '../refused.ts';
 
 /** What kafkajs threw while `doing` something with the broker at `address`. */
-export const kafkaError = (thrown: unknown, address: string, doing: string): MillraceError => {
+export const kafkajsError = (thrown: unknown, address: string, doing: string): MillraceError => {
   if (thrown instanceof MillraceError) return thrown;
   const cause = toError(thrown);
   const { name, message } = cause;
   const system = systemCode(cause) ?? '';
-  const failed = (code: ErrorCode, why: string, retriable?: boolean) =>
-    new MillraceError(code, `Kafka broker ${address}, ${doing}: ${why}`, {
-      cause,
-      ...(retriable === undefined ? {} : { retriable }),
-    });
+  const failed = (code: ErrorCode, why: string) =>
+    new MillraceError(code, `Kafka broker ${address}, ${doing}: ${why}`, { cause });
   // While it logs in, kafkajs throws refusals of brokers itself.
   const refusal = 'code' in cause && typeof cause.code === 'number' ? meanings[cause.code] : undefined;
   if (name === 'KafkaJSSASLAuthenticationError' || refusal === 'MR_KAFKA_LOGIN')
@@ -42,7 +34,5 @@ export const kafkaError = (thrown: unknown, address: string, doing: string): Mil
       'MR_KAFKA_UNREACHABLE',
       `${message}. If it never answers, this may not be the port of a Kafka broker.`,
     );
-  if (name === 'KafkaJSServerDoesNotSupportApiKey')
-    return failed('MR_KAFKA', `${message}. Kafka 2.4 or newer is needed.`, false);
   return failed('MR_KAFKA', `${name}: ${message}`);
 };

@@ -10,7 +10,7 @@ import type { ConnectionSettings, ConsumerOptions, Right, TopicAccess, TopicPart
 import { byTopic, nameOf } from '../partitions.ts';
 import { code, elsewhere, Refused, tlsFailed } from '../refused.ts';
 import { wait } from '../waiting.ts';
-import { accessOf, noRights, rightsOf } from '../rights.ts';
+import { accessOf, noRights, rightsOf } from '../brokers/rights.ts';
 
 export type Wire = typeof Package;
 

@@ -18,13 +18,14 @@ import type {
   TopicPartition,
 } from '../client.ts';
 import { assignors, type Counts } from '../assignors.ts';
-import { byTopic, nameOf } from '../partitions.ts';
+import { nameOf } from '../partitions.ts';
 import { wait, waitAfter } from '../waiting.ts';
-import { earliest, inTime, latest, type Cluster, type Node } from './cluster.ts';
-import { code, elsewhere, Refused } from '../refused.ts';
-import { kafkaError, refusedBy } from './errors.ts';
-import { decodeFetch, decodeRecords, type Fetched, type FetchedPartition } from './fetched.ts';
+import { code, elsewhere, kafkaError, Refused } from '../refused.ts';
 import { Troubles } from '../troubles.ts';
+import { inTime, type Cluster, type Node } from './cluster.ts';
+import { decodeAssignment, decodeSubscription, encodeAssignment, encodeSubscription } from './membership.ts';
+import { decodeRecords } from './records.ts';
+import * as requests from './requests.ts';
 
 /** The longest wait before something that failed is tried again, in ms. */
 const longestWait = 2000;
@@ -52,8 +53,7 @@ interface Partition extends TopicPartition {
 }
 
 /** One membership, from a join to the next. */
-interface Membership {
-  readonly generation: number;
+interface Membership extends requests.Member {
   coordinator: Node;
   /** Topics that were subscribed, and how many partitions they had. */
   readonly counts: Counts;
@@ -63,23 +63,6 @@ interface Membership {
   over: boolean;
   readonly end: (why: 'rebalance' | 'lost') => void;
   readonly ended: Promise<'rebalance' | 'lost'>;
-}
-
-interface JoinAnswer {
-  readonly errorCode: number;
-  readonly generationId: number;
-  readonly groupProtocol: string;
-  readonly leaderId: string;
-  readonly memberId: string;
-  readonly members: readonly { readonly memberId: string; readonly memberMetadata: Buffer }[];
-}
-
-interface PartitionAnswers<Extra = unknown> {
-  readonly errorCode?: number;
-  readonly responses: readonly {
-    readonly topic: string;
-    readonly partitions: readonly (Extra & { readonly partition: number; readonly errorCode: number })[];
-  }[];
 }
 
 type Options = { readonly [Name in keyof ConsumerOptions]-?: NonNullable<ConsumerOptions[Name]> };
@@ -109,7 +92,6 @@ export class Consumer implements KafkaConsumer {
   readonly #options: Options;
   readonly #closing = new AbortController();
   readonly #running: Promise<void>;
-  readonly #decodeFetch: (raw: Buffer) => Promise<Fetched>;
   #memberId = '';
   #joining: Node | undefined;
   #membership: Membership | undefined;
@@ -127,7 +109,6 @@ export class Consumer implements KafkaConsumer {
     this.#cluster = cluster;
     this.#listener = listener;
     this.#troubles = new Troubles(listener);
-    this.#decodeFetch = decodeFetch(cluster.kafkajs);
     this.#options = withDefaults(options);
     setMaxListeners(0, this.#closing.signal);
     this.#running = this.#run();
@@ -169,26 +150,14 @@ export class Consumer implements KafkaConsumer {
     }
     const membership = this.#membership;
     if (membership === undefined) throw new MillraceError('MR_KAFKA', `Kafka group ${groupId}: not a member now.`);
-    const topics = [...byTopic(positions)].map(([topic, of]) => ({
-      topic,
-      partitions: of.map(({ partition, offset }) => ({
-        partition,
-        offset: String(offset),
-        metadata: metadata ?? null,
-      })),
-    }));
+    const request = requests.offsetCommit(membership, positions, metadata);
     for (let again = false; ; again = true) {
-      const { coordinator, generation } = membership;
-      const answer = await coordinator.ask<PartitionAnswers>('OffsetCommit', {
-        groupId,
-        groupGenerationId: generation,
-        memberId: this.#memberId,
-        topics,
-      });
-      const refused = firstRefusal(answer);
+      const { coordinator } = membership;
+      const { partitions } = await coordinator.ask(request);
+      const refused = partitions.find(({ errorCode }) => errorCode !== 0);
       if (refused === undefined) return;
       if (again || !elsewhere.has(refused.errorCode))
-        throw this.#refused(
+        throw this.#cluster.refused(
           refused.errorCode,
           `broker ${coordinator.address}, committing topic ${refused.topic}, partition ${refused.partition}`,
         );
@@ -218,7 +187,7 @@ export class Consumer implements KafkaConsumer {
       // A broker works off the requests of a connection in turn, and a join may take long.
       this.#joining?.drop();
       const coordinator = await this.#cluster.coordinator(groupId);
-      await coordinator.ask('LeaveGroup', { groupId, memberId: this.#memberId });
+      await coordinator.ask(requests.leaveGroup(groupId, this.#memberId));
     };
     await Promise.race([leaving().catch(() => undefined), wait(leaveTimeout, late.signal)]);
     late.abort();
@@ -249,7 +218,7 @@ export class Consumer implements KafkaConsumer {
       } catch (thrown) {
         if (this.#isClosing()) break;
         failures++;
-        const error = kafkaError(thrown, 'of the group', 'joining');
+        const error = kafkaError(thrown, `joining group ${this.#options.groupId}`);
         if (failures > patience || !(error instanceof Refused) || !passing.has(error.broker))
           this.#troubles.raise('group', error);
         await wait(waitAfter(failures, longestWait), this.#closing.signal);
@@ -261,23 +230,18 @@ export class Consumer implements KafkaConsumer {
 
   async #join(): Promise<[Membership, readonly TopicPartition[]]> {
     const { groupId, sessionTimeout, rebalanceTimeout } = this.#options;
-    const { memberMetadata, memberAssignment } = this.#cluster.kafkajs;
     const topics = await this.#lookUpTopics();
     const coordinator = await this.#cluster.coordinator(groupId);
     this.#joining = coordinator;
     const where = `broker ${coordinator.address}, joining group ${groupId}`;
-    const ask = () =>
-      coordinator.ask<JoinAnswer>('JoinGroup', {
-        groupId,
-        sessionTimeout,
-        rebalanceTimeout,
-        memberId: this.#memberId,
-        protocolType: 'consumer',
-        groupProtocols: Object.keys(assignors).map(name => ({
-          name,
-          metadata: memberMetadata.encode({ version: 0, topics }),
-        })),
-      });
+    const fields = {
+      groupId,
+      sessionTimeout,
+      rebalanceTimeout,
+      protocols: Object.keys(assignors),
+      subscription: encodeSubscription(topics),
+    };
+    const ask = () => coordinator.ask(requests.joinGroup({ ...fields, memberId: this.#memberId }));
     let joined = await ask();
     if (joined.errorCode === code.UNKNOWN_MEMBER_ID) {
       this.#memberId = '';
@@ -288,28 +252,18 @@ export class Consumer implements KafkaConsumer {
       joined = await ask();
     }
     this.#checkJoined(joined.errorCode, where);
-    this.#memberId = joined.memberId;
+    const { generation, memberId } = joined;
+    this.#memberId = memberId;
 
-    const isLeader = joined.leaderId === joined.memberId;
-    const groupAssignment = isLeader ? await this.#shareOut(joined) : [];
-    const { errorCode, memberAssignment: given } = await coordinator.ask<{
-      errorCode: number;
-      memberAssignment: Buffer;
-    }>('SyncGroup', {
-      groupId,
-      generationId: joined.generationId,
-      memberId: joined.memberId,
-      groupAssignment,
-    });
+    const assignments = joined.leader === memberId ? await this.#shareOut(joined) : [];
+    const member = { groupId, generation, memberId };
+    const { errorCode, assignment } = await coordinator.ask(requests.syncGroup(member, assignments));
     this.#checkJoined(errorCode, where);
     this.#joining = undefined;
-    const partitions = Object.entries(memberAssignment.decode(given)?.assignment ?? {}).flatMap(([topic, of]) =>
-      of.map(partition => ({ topic, partition })),
-    );
     let tell: (why: 'rebalance' | 'lost') => void = () => undefined;
     const ended = new Promise<'rebalance' | 'lost'>(resolve => (tell = resolve));
     const membership: Membership = {
-      generation: joined.generationId,
+      ...member,
       coordinator,
       counts: new Map(topics.map(topic => [topic, this.#cluster.topic(topic).partitions])),
       heard: Date.now(),
@@ -320,7 +274,7 @@ export class Consumer implements KafkaConsumer {
         tell(why);
       },
     };
-    return [membership, partitions];
+    return [membership, decodeAssignment(assignment)];
   }
 
   #checkJoined(errorCode: number, doing: string): void {
@@ -332,35 +286,19 @@ export class Consumer implements KafkaConsumer {
         `Kafka, ${doing}: the group is used by clients that share out partitions in other ways or are no consumers. ` +
           `Use another group id, or let them know one of ${Object.keys(assignors).join(', ')}.`,
       );
-    throw this.#refused(errorCode, doing);
-  }
-
-  #refused(errorCode: number, doing: string): Refused {
-    return refusedBy(this.#cluster.kafkajs, errorCode, doing);
+    throw this.#cluster.refused(errorCode, doing);
   }
 
   /** As the leader of the group: who gets what. */
-  async #shareOut({ members, groupProtocol }: JoinAnswer) {
-    const { memberMetadata, memberAssignment } = this.#cluster.kafkajs;
-    const all = members.map(({ memberId, memberMetadata: metadata }) => ({
-      id: memberId,
-      topics: memberMetadata.decode(metadata)?.topics ?? [],
-    }));
+  async #shareOut({ members, protocol }: requests.Joined) {
+    const all = members.map(({ id, subscription }) => ({ id, topics: decodeSubscription(subscription) }));
     const topics = [...new Set(all.flatMap(member => member.topics))];
     await this.#cluster.refresh(topics);
     const counts = new Map(topics.map(topic => [topic, this.#cluster.topic(topic).partitions]));
-    const assignor = assignors[groupProtocol];
+    const assignor = assignors[protocol];
     if (assignor === undefined)
-      throw this.#refused(code.INCONSISTENT_GROUP_PROTOCOL, `sharing out by ${groupProtocol}`);
-    return [...assignor(all, counts)].map(([memberId, partitions]) => ({
-      memberId,
-      memberAssignment: memberAssignment.encode({
-        version: 0,
-        assignment: Object.fromEntries(
-          [...byTopic(partitions)].map(([topic, of]) => [topic, of.map(({ partition }) => partition)]),
-        ),
-      }),
-    }));
+      throw this.#cluster.refused(code.INCONSISTENT_GROUP_PROTOCOL, `sharing out by ${protocol}`);
+    return [...assignor(all, counts)].map(([memberId, of]) => ({ memberId, assignment: encodeAssignment(of) }));
   }
 
   /** Until the partitions have to be given up, and then gives them up. */
@@ -419,12 +357,9 @@ export class Consumer implements KafkaConsumer {
       if (isOver(over)) return;
       try {
         const { errorCode } = await inTime(
-          membership.coordinator.ask<{ errorCode: number }>('Heartbeat', {
-            groupId,
-            groupGenerationId: membership.generation,
-            memberId: this.#memberId,
-          }),
+          membership.coordinator.ask(requests.heartbeat(membership)),
           membership.heard + sessionTimeout - Date.now(),
+          `broker ${membership.coordinator.address}, heartbeat of group ${groupId}`,
         );
         if (isOver(over)) return;
         if (errorCode === 0 || errorCode === code.REBALANCE_IN_PROGRESS) {
@@ -432,7 +367,7 @@ export class Consumer implements KafkaConsumer {
           this.#troubles.over('group');
           if (errorCode !== 0) membership.end('rebalance');
         } else if (elsewhere.has(errorCode)) {
-          throw this.#refused(errorCode, `heartbeat of group ${groupId}`);
+          throw this.#cluster.refused(errorCode, `heartbeat of group ${groupId}`);
         } else {
           // Somebody else may have our partitions already.
           if (errorCode === code.UNKNOWN_MEMBER_ID) this.#memberId = '';
@@ -453,10 +388,11 @@ export class Consumer implements KafkaConsumer {
           membership.end('lost');
           return;
         }
-        this.#troubles.raise('group', kafkaError(thrown, membership.coordinator.address, 'heartbeat'));
+        this.#troubles.raise('group', kafkaError(thrown, `broker ${membership.coordinator.address}, heartbeat`));
         const found = await inTime(
           this.#cluster.coordinator(groupId),
           membership.heard + sessionTimeout - Date.now(),
+          `looking for the coordinator of group ${groupId}`,
         ).catch(() => undefined);
         if (found !== undefined) membership.coordinator = found;
       }
@@ -481,7 +417,7 @@ export class Consumer implements KafkaConsumer {
     if (first === undefined) this.#troubles.over('topics');
     else {
       const { code: refusal } = this.#cluster.topic(first);
-      this.#troubles.raise('topics', this.#refused(refusal, `looking for topic ${missing.join(', ')}`));
+      this.#troubles.raise('topics', this.#cluster.refused(refusal, `looking for topic ${missing.join(', ')}`));
     }
     return topics;
   }
@@ -528,7 +464,10 @@ export class Consumer implements KafkaConsumer {
         if (waiting.length === 0) break;
       } catch (thrown) {
         if (membership.over) return;
-        this.#troubles.raise('group', kafkaError(thrown, membership.coordinator.address, 'looking up where to begin'));
+        this.#troubles.raise(
+          'group',
+          kafkaError(thrown, `broker ${membership.coordinator.address}, looking up where to begin`),
+        );
       }
       await wait(waitAfter(failures, longestWait), over);
       if (!isOver(over)) await this.#lookUpTopics().catch(() => undefined);
@@ -560,25 +499,21 @@ export class Consumer implements KafkaConsumer {
     const { groupId } = this.#options;
     const { coordinator } = membership;
     const [committed, bounds] = await Promise.all([
-      coordinator.ask<PartitionAnswers<{ readonly offset: string }>>('OffsetFetch', {
-        groupId,
-        topics: [...byTopic(partitions)].map(([topic, of]) => ({ topic, partitions: of })),
-      }),
+      coordinator.ask(requests.offsetFetch(groupId, partitions)),
       this.#bounds(partitions),
     ]);
-    const refused = firstRefusal(committed);
-    if (refused !== undefined) {
-      if (elsewhere.has(refused.errorCode)) membership.coordinator = await this.#cluster.coordinator(groupId);
-      throw this.#refused(
-        refused.errorCode,
+    const refusal =
+      committed.errorCode !== 0
+        ? committed.errorCode
+        : committed.partitions.find(({ errorCode }) => errorCode !== 0)?.errorCode;
+    if (refusal !== undefined) {
+      if (elsewhere.has(refusal)) membership.coordinator = await this.#cluster.coordinator(groupId);
+      throw this.#cluster.refused(
+        refusal,
         `broker ${coordinator.address}, reading what group ${groupId} has committed`,
       );
     }
-    const offsets = new Map(
-      committed.responses.flatMap(({ topic, partitions: of }) =>
-        of.map(({ partition, offset }) => [nameOf({ topic, partition }), Number(offset)]),
-      ),
-    );
+    const offsets = new Map(committed.partitions.map(of => [nameOf(of), of.offset]));
     return partitions.flatMap(({ topic, partition }) => {
       const key = nameOf({ topic, partition });
       const bound = bounds.get(key);
@@ -603,8 +538,8 @@ export class Consumer implements KafkaConsumer {
       [...byLeader].map(async ([leader, of]) => {
         try {
           const [firsts, ends] = await Promise.all([
-            this.#cluster.list(leader, of, earliest, readCommitted),
-            this.#cluster.list(leader, of, latest, readCommitted),
+            this.#cluster.list(leader, of, requests.earliest, readCommitted),
+            this.#cluster.list(leader, of, requests.latest, readCommitted),
           ]);
           for (const { topic, partition } of of) {
             const key = nameOf({ topic, partition });
@@ -621,7 +556,7 @@ export class Consumer implements KafkaConsumer {
           for (const { topic, partition } of of)
             this.#troubles.raise(
               nameOf({ topic, partition }),
-              kafkaError(thrown, `with id ${leader}`, 'asked for offsets'),
+              kafkaError(thrown, `broker with id ${leader}, asked for offsets`),
             );
         }
       }),
@@ -642,7 +577,7 @@ export class Consumer implements KafkaConsumer {
         try {
           this.#hand(of, of.held);
         } catch (thrown) {
-          void this.#retry(of, kafkaError(thrown, 'none', 'handing over'));
+          void this.#retry(of, kafkaError(thrown, 'handing over'));
         }
       }
       if (of.fetching) continue;
@@ -671,49 +606,28 @@ export class Consumer implements KafkaConsumer {
     }
   }
 
-  async #fetch(leader: number, partitions: readonly Partition[], maxWaitTime: number): Promise<void> {
-    const { minBytes, maxBytes, maxBytesPerPartition, readCommitted } = this.#options;
+  async #fetch(leader: number, partitions: readonly Partition[], maxWait: number): Promise<void> {
     const asked = new Map(partitions.map(of => [nameOf(of), { of, offset: of.next, epoch: of.epoch }]));
     for (const of of partitions) of.fetching = true;
     this.#asked.add(leader);
     const failed = new Map<Partition, MillraceError>();
     try {
       const node = await this.#cluster.node(leader);
-      const { topics, errorCode } = await node.ask<Fetched>(
-        'Fetch',
-        {
-          maxWaitTime,
-          minBytes,
-          maxBytes,
-          isolationLevel: readCommitted ? 1 : 0,
-          topics: [...byTopic(partitions)].map(([topic, of]) => ({
-            topic,
-            partitions: of.map(({ partition, next }) => ({
-              partition,
-              fetchOffset: String(next),
-              maxBytes: maxBytesPerPartition,
-            })),
-          })),
-          rackId: '',
-        },
-        { decode: this.#decodeFetch },
-      );
-      if (errorCode !== 0) throw this.#refused(errorCode, `broker ${node.address}, fetching`);
-      for (const { topic, partitions: answers } of topics)
-        for (const answer of answers) {
-          const one = asked.get(nameOf({ topic, partition: answer.partition }));
-          if (one === undefined || !this.#isWanted(one.of, one.epoch)) continue;
-          try {
-            await this.#take(one.of, one.epoch, one.offset, answer, node.address);
-          } catch (thrown) {
-            failed.set(
-              one.of,
-              kafkaError(thrown, node.address, `records of topic ${topic}, partition ${answer.partition}`),
-            );
-          }
+      const answer = await node.ask(requests.fetch(partitions, { ...this.#options, maxWait }));
+      if (answer.errorCode !== 0) throw this.#cluster.refused(answer.errorCode, `broker ${node.address}, fetching`);
+      for (const fetched of answer.partitions) {
+        const one = asked.get(nameOf(fetched));
+        if (one === undefined || !this.#isWanted(one.of, one.epoch)) continue;
+        try {
+          await this.#take(one.of, one.epoch, one.offset, fetched, node.address);
+        } catch (thrown) {
+          const { topic, partition } = fetched;
+          const what = `broker ${node.address}, records of topic ${topic}, partition ${partition}`;
+          failed.set(one.of, kafkaError(thrown, what));
         }
+      }
     } catch (thrown) {
-      const error = kafkaError(thrown, `with id ${leader}`, 'fetching');
+      const error = kafkaError(thrown, `broker with id ${leader}, fetching`);
       for (const of of partitions) failed.set(of, error);
     }
     this.#asked.delete(leader);
@@ -730,14 +644,22 @@ export class Consumer implements KafkaConsumer {
     return this.#owned.get(nameOf(of)) === of && of.epoch === epoch;
   }
 
-  async #take(of: Partition, epoch: number, offset: number, answer: FetchedPartition, address: string): Promise<void> {
+  async #take(
+    of: Partition,
+    epoch: number,
+    offset: number,
+    answer: requests.FetchedPartition,
+    address: string,
+  ): Promise<void> {
     const { topic, partition } = of;
     if (answer.errorCode === code.OFFSET_OUT_OF_RANGE) return this.#outOfRange(of, epoch, offset);
     if (answer.errorCode === code.UNKNOWN_TOPIC_OR_PARTITION) this.#isGone(topic);
     if (answer.errorCode !== 0)
-      throw this.#refused(answer.errorCode, `broker ${address}, reading topic ${topic}, partition ${partition}`);
-    const where = `topic ${topic}, partition ${partition}`;
-    const { records, next } = await decodeRecords(this.#cluster.kafkajs, answer, offset, where);
+      throw this.#cluster.refused(
+        answer.errorCode,
+        `broker ${address}, reading topic ${topic}, partition ${partition}`,
+      );
+    const { records, next } = await decodeRecords(answer, offset);
     if (!this.#isWanted(of, epoch)) return;
     this.#worked(of);
     of.next = next;
@@ -755,7 +677,7 @@ export class Consumer implements KafkaConsumer {
     if (!this.#isWanted(of, epoch)) return;
     // A new leader may not know all of it yet; then it is asked again.
     if (bounds === undefined || (wanted >= bounds.first && wanted <= bounds.end))
-      throw this.#refused(code.OFFSET_OUT_OF_RANGE, `topic ${topic}, partition ${partition}, offset ${wanted}`);
+      throw this.#cluster.refused(code.OFFSET_OUT_OF_RANGE, `topic ${topic}, partition ${partition}, offset ${wanted}`);
     this.#worked(of);
     moveTo(of, this.#listener.outOfRange({ topic, partition, committed, ...bounds }, wanted));
   }
@@ -791,11 +713,3 @@ const moveTo = (of: Partition, offset: number): void => {
 
 const noLeader = ({ topic, partition }: TopicPartition) =>
   new MillraceError('MR_KAFKA', `Kafka: topic ${topic}, partition ${partition} has no leader now.`);
-
-const firstRefusal = ({ errorCode = 0, responses }: PartitionAnswers) => {
-  if (errorCode !== 0) return { errorCode, topic: '', partition: -1 };
-  for (const { topic, partitions } of responses)
-    for (const { partition, errorCode: refusal } of partitions)
-      if (refusal !== 0) return { errorCode: refusal, topic, partition };
-  return undefined;
-};

@@ -5,17 +5,11 @@
  */
 import { MillraceError } from '../../../core/errors.ts';
 import type { Compression, NewRecord, RecordHeaders, TopicPartition } from '../client.ts';
+import { codecOf, numberOf } from '../codecs.ts';
 import { encodeRecordBatch, type BatchFields } from '../record-batch.ts';
-import type { Cluster, Node } from './cluster.ts';
-import { codecNumbers } from './codecs.ts';
 import { code } from '../refused.ts';
-import { refusedBy } from './errors.ts';
-import type { Codec, Package } from './package.ts';
-
-export interface ProducerId {
-  readonly id: string;
-  readonly epoch: number;
-}
+import type { Cluster, Node } from './cluster.ts';
+import * as requests from './requests.ts';
 
 export interface ProduceOptions {
   /** As the protocol has it: -1 is all. */
@@ -23,27 +17,16 @@ export interface ProduceOptions {
   /** In ms. */
   readonly requestTimeout: number;
   readonly packing: BatchFields['compression'];
-  readonly producer: (ProducerId & { readonly sequence: number }) | undefined;
+  readonly producer: (requests.ProducerId & { readonly sequence: number }) | undefined;
   /** The records are part of its transaction. */
   readonly transactionalId?: string;
 }
 
-interface ProduceAnswer {
-  readonly topics: readonly {
-    readonly topicName: string;
-    readonly partitions: readonly {
-      readonly partition: number;
-      readonly errorCode: number;
-      readonly baseOffset: string;
-    }[];
-  }[];
-}
-
 /** How the record batches of a producer are compressed. */
-export const packingOf = ({ codecs }: Package, compression: Compression): BatchFields['compression'] => {
+export const packingOf = (compression: Compression): BatchFields['compression'] => {
   if (compression === 'none') return undefined;
-  const codec = codecNumbers[compression];
-  return { codec, compress: bytes => (codecs[codec] as () => Codec)().compress({ buffer: bytes }) };
+  const codec = codecOf(compression);
+  return { codec: numberOf(compression), compress: bytes => codec.compress(bytes) };
 };
 
 /** The id of the broker that leads a partition. */
@@ -55,7 +38,7 @@ export const leaderOf = async (cluster: Cluster, { topic, partition }: TopicPart
   const leader = cluster.leader(topic, partition);
   if (leader !== undefined) return leader;
   const { code: refusal, partitions: count } = cluster.topic(topic);
-  if (refusal !== 0) throw refusedBy(cluster.kafkajs, refusal, `writing to ${where}`);
+  if (refusal !== 0) throw cluster.refused(refusal, `writing to ${where}`);
   if (partition < count) throw new MillraceError('MR_KAFKA', `Kafka: ${where} has no leader now.`);
   throw new MillraceError(
     'MR_KAFKA_UNKNOWN_TOPIC',
@@ -65,7 +48,7 @@ export const leaderOf = async (cluster: Cluster, { topic, partition }: TopicPart
 
 /** Resolves with the offset of the first record, or -1 if the broker does not say. */
 export const produce = async (
-  kafkajs: Package,
+  cluster: Cluster,
   node: Node,
   { topic, partition }: TopicPartition,
   records: readonly NewRecord[],
@@ -74,35 +57,21 @@ export const produce = async (
   const where = `topic ${topic}, partition ${partition}`;
   const batch = {
     now: Date.now(),
-    producer: producer && { id: BigInt(producer.id), epoch: producer.epoch, sequence: producer.sequence },
+    producer,
     transactional: transactionalId !== undefined,
     compression: packing,
   };
   const clean = records.some(({ headers }) => headers !== undefined) ? records.map(withCleanHeaders) : records;
-  // Versions 3 to 8 of a Produce request.
-  const encode = async () => {
-    const bytes = await encodeRecordBatch(clean, batch);
-    return new kafkajs.Encoder(bytes.length + 1024)
-      .writeString(transactionalId ?? null)
-      .writeInt16(acks)
-      .writeInt32(requestTimeout)
-      .writeInt32(1)
-      .writeString(topic)
-      .writeInt32(1)
-      .writeInt32(partition)
-      .writeBytes(bytes);
-  };
-  const answer = await node.ask<ProduceAnswer | undefined>('Produce', { acks, topicData: [] }, { encode });
+  const fields = { acks, timeout: requestTimeout, transactionalId: transactionalId ?? null };
+  const answer = await node.ask(requests.produce({ topic, partition }, await encodeRecordBatch(clean, batch), fields));
   if (acks === 0) return -1;
-  const result = answer?.topics
-    .find(({ topicName }) => topicName === topic)
-    ?.partitions.find(one => one.partition === partition);
+  const result = answer.partitions.find(one => one.topic === topic && one.partition === partition);
   if (result === undefined)
     throw new MillraceError('MR_KAFKA', `Kafka broker ${node.address}: its answer does not speak of ${where}.`);
   // Older than what the broker remembers of this producer, but in.
   if (result.errorCode === code.DUPLICATE_SEQUENCE_NUMBER) return -1;
-  if (result.errorCode !== 0) throw refusedBy(kafkajs, result.errorCode, `broker ${node.address}, writing to ${where}`);
-  return Number(result.baseOffset);
+  if (result.errorCode !== 0) throw cluster.refused(result.errorCode, `broker ${node.address}, writing to ${where}`);
+  return result.offset;
 };
 
 /** Callers without types may give numbers, or nothing. */

@@ -1,10 +1,10 @@
 import { createRequire } from 'node:module';
+import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { decodeFetch, decodeRecords, type FetchedPartition } from '../../../../src/protocols/kafka/kafkajs/fetched.ts';
+import { decodeRecords } from '../../../../src/protocols/kafka/brokers/records.ts';
+import { fetch, type FetchedPartition } from '../../../../src/protocols/kafka/brokers/requests.ts';
 import { crc32c } from '../../../../src/protocols/kafka/crc32c.ts';
-import { loadKafkajs } from '../../../../src/protocols/kafka/kafkajs/package.ts';
 
-const kafkajs = loadKafkajs();
 const require = createRequire(import.meta.url);
 interface Encoder {
   readonly buffer: Buffer;
@@ -15,7 +15,9 @@ interface Encoder {
   writeBytes(value: Buffer): Encoder;
   writeArray(of: readonly Encoder[]): Encoder;
 }
+const Decoder = require('kafkajs/src/protocol/decoder') as new (bytes: Buffer) => object;
 const Encoder = require('kafkajs/src/protocol/encoder') as new () => Encoder;
+const message = require('kafkajs/src/protocol/message') as (of: { version: number }) => (given: object) => Encoder;
 const record = require('kafkajs/src/protocol/recordBatch/record/v0') as (given: object) => Encoder;
 const { RecordBatch } = require('kafkajs/src/protocol/recordBatch/v0') as {
   RecordBatch: (given: object) => Promise<Encoder>;
@@ -53,12 +55,12 @@ const batch = async ({ from, values, producerId = 7, transactional = false, head
 };
 
 const fetched = (bytes: Buffer, aborted: FetchedPartition['aborted'] = []): FetchedPartition => ({
+  topic: 't',
   partition: 0,
   errorCode: 0,
   aborted,
   bytes,
 });
-const where = 'topic t, partition 0';
 const values = ({ records }: Awaited<ReturnType<typeof decodeRecords>>) =>
   records.map(({ offset, value }) => `${offset}:${value?.toString() ?? 'null'}`);
 
@@ -83,19 +85,17 @@ describe('what a broker answers to a fetch', () => {
           .writeString('t')
           .writeArray([partition(0, 0, Buffer.from('abc')), partition(1, 3, Buffer.alloc(0))]),
       ]);
-    expect(await decodeFetch(kafkajs)(buffer)).toEqual({
-      clientSideThrottleTime: 12,
+    const options = { maxWait: 1, minBytes: 1, maxBytes: 1, maxBytesPerPartition: 1, readCommitted: true };
+    const aborted = [{ producerId: 5n, firstOffset: 3 }];
+    expect(fetch([], options).decode(buffer)).toEqual({
+      throttle: 12,
       errorCode: 0,
-      topics: [
-        {
-          topic: 't',
-          partitions: [
-            { partition: 0, errorCode: 0, aborted: [{ producerId: 5n, firstOffset: 3 }], bytes: Buffer.from('abc') },
-            { partition: 1, errorCode: 3, aborted: [{ producerId: 5n, firstOffset: 3 }], bytes: Buffer.alloc(0) },
-          ],
-        },
+      partitions: [
+        { topic: 't', partition: 0, errorCode: 0, aborted, bytes: Buffer.from('abc') },
+        { topic: 't', partition: 1, errorCode: 3, aborted, bytes: Buffer.alloc(0) },
       ],
     });
+    expect(() => fetch([], options).decode(buffer.subarray(0, -1))).toThrow(RangeError);
   });
 
   it('begins with the record that was asked for, and ends before one that is cut off', async () => {
@@ -104,21 +104,21 @@ describe('what a broker answers to a fetch', () => {
       await batch({ from: 13, values: ['d', null] }),
       (await batch({ from: 15, values: ['e'] })).subarray(0, -3),
     ]);
-    const decoded = await decodeRecords(kafkajs, fetched(bytes), 11, where);
+    const decoded = await decodeRecords(fetched(bytes), 11);
     expect(values(decoded)).toEqual(['11:b', '12:c', '13:d', '14:null']);
     expect(decoded.next).toBe(15);
     expect(decoded.records[0]?.timestamp).toBe(1_700_000_000_001);
   });
 
   it('may be nothing', async () => {
-    expect(await decodeRecords(kafkajs, fetched(Buffer.alloc(0)), 4, where)).toEqual({ records: [], next: 4 });
+    expect(await decodeRecords(fetched(Buffer.alloc(0)), 4)).toEqual({ records: [], next: 4 });
     const cut = (await batch({ from: 4, values: ['abc'] })).subarray(0, 30);
-    expect(await decodeRecords(kafkajs, fetched(cut), 4, where)).toEqual({ records: [], next: 4 });
+    expect(await decodeRecords(fetched(cut), 4)).toEqual({ records: [], next: 4 });
   });
 
   it('has headers', async () => {
     const bytes = await batch({ from: 0, values: ['a'], headers: { one: 'x', many: ['y', Buffer.from('z')] } });
-    const { records } = await decodeRecords(kafkajs, fetched(bytes), 0, where);
+    const { records } = await decodeRecords(fetched(bytes), 0);
     expect({ ...records[0]?.headers }).toEqual({ one: Buffer.from('x'), many: [Buffer.from('y'), Buffer.from('z')] });
   });
 
@@ -140,10 +140,10 @@ describe('what a broker answers to a fetch', () => {
       await batch({ from: 5, values: ['kept as well'], producerId: 2, transactional: true }),
       await marker(6, true, 2),
     ]);
-    const decoded = await decodeRecords(kafkajs, fetched(bytes, [{ producerId: 2n, firstOffset: 1 }]), 0, where);
+    const decoded = await decodeRecords(fetched(bytes, [{ producerId: 2n, firstOffset: 1 }]), 0);
     expect(values(decoded)).toEqual(['0:kept', '5:kept as well']);
     expect(decoded.next).toBe(7);
-    const markersOnly = await decodeRecords(kafkajs, fetched(await marker(6, true, 2)), 6, where);
+    const markersOnly = await decodeRecords(fetched(await marker(6, true, 2)), 6);
     expect(markersOnly).toEqual({ records: [], next: 7 });
   });
 
@@ -153,9 +153,41 @@ describe('what a broker answers to a fetch', () => {
       decoder: object,
     ) => Promise<unknown>;
     const framed = new Encoder().writeBytes(bytes).buffer;
-    await expect(decodeMessages(new kafkajs.Decoder(framed))).rejects.toThrow(RangeError);
-    const decoded = await decodeRecords(kafkajs, fetched(bytes), 0, where);
+    await expect(decodeMessages(new Decoder(framed))).rejects.toThrow(RangeError);
+    const decoded = await decodeRecords(fetched(bytes), 0);
     expect(decoded.records.length).toBe(200_000);
     expect(decoded.next).toBe(200_000);
+  });
+
+  it('may be messages from before Kafka 0.11', async () => {
+    const messages = (entries: readonly ({ version?: number; offset: number } & Record<string, unknown>)[]) =>
+      Buffer.concat(
+        entries.map(({ version = 1, offset, ...given }) => {
+          const { buffer } = message({ version })({ key: null, ...given });
+          return Buffer.concat([new Encoder().writeInt64(offset).writeInt32(buffer.length).buffer, buffer]);
+        }),
+      );
+    const old = messages([
+      { offset: 4, key: 'k', value: 'a', timestamp: 1_600_000_000_000 },
+      { version: 0, offset: 5, value: null },
+    ]);
+    const inner = messages([
+      { offset: 0, value: 'c', timestamp: 7 },
+      { offset: 1, value: 'd', timestamp: 8 },
+    ]);
+    const packed = messages([{ offset: 7, value: gzipSync(inner), timestamp: 8, compression: 1 }]);
+    const cutOff = messages([{ version: 0, offset: 8, value: 'e' }]).subarray(0, -1);
+    const decoded = await decodeRecords(fetched(Buffer.concat([old, packed, cutOff])), 5);
+    expect(values(decoded)).toEqual(['5:null', '6:c', '7:d']);
+    expect(decoded.records.map(({ timestamp }) => timestamp)).toEqual([-1, 7, 8]);
+    expect(decoded.next).toBe(8);
+    const [first] = (await decodeRecords(fetched(old), 0)).records;
+    expect(first).toEqual({
+      offset: 4,
+      timestamp: 1_600_000_000_000,
+      key: Buffer.from('k'),
+      value: Buffer.from('a'),
+      headers: undefined,
+    });
   });
 });

@@ -4,14 +4,14 @@
  *
  * @module
  */
-import { isPermanent, MillraceError, toError } from '../../../core/errors.ts';
+import { isPermanent, MillraceError } from '../../../core/errors.ts';
 import type { KafkaProducer, NewRecord, ProducerOptions, TopicPartition } from '../client.ts';
 import { nameOf } from '../partitions.ts';
 import { wait, waitAfter } from '../waiting.ts';
+import { code, kafkaError, Refused } from '../refused.ts';
 import type { Cluster } from './cluster.ts';
-import { code, Refused } from '../refused.ts';
-import { refusedBy } from './errors.ts';
-import { leaderOf, packingOf, produce, type ProducerId } from './produce.ts';
+import { leaderOf, packingOf, produce } from './produce.ts';
+import { initProducerId, type ProducerId } from './requests.ts';
 
 /** How often a batch is sent before the caller hears of it: about three seconds if brokers answer, and else `requestTimeout`. */
 const attempts = 6;
@@ -38,18 +38,15 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
   const idempotent = options.idempotent ?? acks === 'all';
   if (idempotent && acks !== 'all')
     throw new MillraceError('MR_CONFIG', `Kafka: an idempotent producer needs acks \`all\`, not ${acks}.`);
-  const packing = packingOf(cluster.kafkajs, compression);
+  const packing = packingOf(compression);
   const partitions = new Map<string, Partition>();
   let newest: Promise<ProducerId> | undefined;
 
   const newProducerId = async (): Promise<ProducerId> => {
     const node = await cluster.any();
-    const answer = await node.ask<{ errorCode: number; producerId: string; producerEpoch: number }>('InitProducerId', {
-      transactionalId: null,
-      transactionTimeout: 60_000,
-    });
-    if (answer.errorCode !== 0) throw refusedBy(cluster.kafkajs, answer.errorCode, 'asking for a producer id');
-    return { id: answer.producerId, epoch: answer.producerEpoch };
+    const { errorCode, id, epoch } = await node.ask(initProducerId(null, 60_000));
+    if (errorCode !== 0) throw cluster.refused(errorCode, 'asking for a producer id');
+    return { id, epoch };
   };
 
   /** The newest id that this partition has not used up. */
@@ -73,7 +70,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
     const leader = await leaderOf(cluster, to);
     const producer = idempotent ? (state.producer ?? (await producerFor(state, undefined))) : undefined;
     const node = await cluster.node(leader);
-    const asking = produce(cluster.kafkajs, node, to, records, {
+    const asking = produce(cluster, node, to, records, {
       acks: acks === 'all' ? -1 : acks,
       requestTimeout,
       packing,
@@ -97,7 +94,7 @@ export const createProducer = (cluster: Cluster, options: ProducerOptions): Kafk
         state.sequence = (state.sequence + records.length) % 2 ** 31;
         return offset;
       } catch (thrown) {
-        const error = toError(thrown);
+        const error = kafkaError(thrown, `writing to topic ${to.topic}, partition ${to.partition}`);
         if (error instanceof Refused && sequenceLost.has(error.broker)) {
           await producerFor(state, state.producer);
         } else if (isPermanent(error)) {

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { MillraceError } from '../../core/errors.ts';
-import { rights, type Right, type TopicAccess } from './client.ts';
+import { MillraceError } from '../../../core/errors.ts';
+import { rights, type Right, type TopicAccess } from '../client.ts';
 
 /** The codes that Kafka's protocol has for operations. */
 const operations: Readonly<Record<Right, number>> = { read: 3, write: 4, describe: 8 };

@@ -1,22 +1,18 @@
 /**
- * The codecs that kafkajs leaves to others, as Java writes and reads them: snappy in the blocks of snappy-java (xerial), lz4 and
- * zstd as frames. Each package is loaded when it is needed first.
+ * How records are compressed, as Java writes and reads it: gzip, snappy in the blocks of snappy-java (xerial), lz4 and zstd as
+ * frames. Each package is loaded when it is needed first.
  *
  * @module
  */
 import { createRequire } from 'node:module';
 import zlib from 'node:zlib';
 import { promisify } from 'node:util';
-import { MillraceError, systemCode } from '../../../core/errors.ts';
-import type { Compression } from '../client.ts';
-import { blocksOf, frame, unframe } from '../xerial.ts';
-import type { Codec, Package } from './package.ts';
+import { MillraceError, systemCode } from '../../core/errors.ts';
+import { compressions, type Compression } from './client.ts';
+import { blocksOf, frame, unframe } from './xerial.ts';
 
-/** As record batches name them. */
-export const codecNumbers: Readonly<Record<Compression, number>> = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 };
-
-/** What is on both sides of the wire, as bytes. */
-export interface BytesCodec {
+/** Bytes to fewer bytes, and back. */
+export interface Codec {
   compress(bytes: Buffer): Promise<Buffer>;
   decompress(bytes: Buffer): Promise<Buffer>;
 }
@@ -41,7 +37,7 @@ interface Snappy {
   uncompress(bytes: Buffer, options: { asBuffer: true }): Promise<Buffer>;
 }
 
-const snappy = (): BytesCodec => {
+const snappy = (): Codec => {
   const library = load<Snappy>('snappy', 'snappy', '7');
   return {
     compress: async bytes => {
@@ -62,39 +58,42 @@ interface Lz4 {
   decompressFrame(bytes: Buffer): Promise<Buffer>;
 }
 
-const lz4 = (): BytesCodec => {
+const lz4 = (): Codec => {
   const library = load<Lz4>('lz4', 'lz4-napi', '2');
   return { compress: bytes => library.compressFrame(bytes), decompress: bytes => library.decompressFrame(bytes) };
 };
 
 type Transform = (bytes: Buffer, done: (error: Error | null, result: Buffer) => void) => void;
 
-const zstd = (): BytesCodec => {
+const zstd = (): Codec => {
   // Node.js has it since 22.15.
   const builtIn = zlib as { zstdCompress?: Transform; zstdDecompress?: Transform };
   if (builtIn.zstdCompress !== undefined && builtIn.zstdDecompress !== undefined)
     return { compress: promisify(builtIn.zstdCompress), decompress: promisify(builtIn.zstdDecompress) };
-  return load<BytesCodec>('zstd', '@mongodb-js/zstd', '1.2.2');
+  return load<Codec>('zstd', '@mongodb-js/zstd', '1.2.2');
 };
 
-/** The codecs by name, each made when it is asked for. */
-export const codecs = { snappy, lz4, zstd };
+const gzip = (): Codec => ({ compress: promisify(zlib.gzip), decompress: promisify(zlib.unzip) });
 
-/** Fills the empty places in kafkajs's table. What somebody else put there stays. */
-export const registerCodecs = ({ codecs: table }: Pick<Package, 'codecs'>): void => {
-  for (const [name, make] of Object.entries(codecs)) {
-    const number = codecNumbers[name as Compression];
-    try {
-      table[number]?.();
-      continue;
-    } catch {
-      // Nobody has filled it.
-    }
-    let made: BytesCodec | undefined;
-    const codec: Codec = {
-      compress: async ({ buffer }) => (made ??= make()).compress(buffer),
-      decompress: async buffer => (made ??= make()).decompress(buffer),
-    };
-    table[number] = () => codec;
-  }
+/** By name, each made when it is asked for. */
+export const codecs: Readonly<Record<Exclude<Compression, 'none'>, () => Codec>> = { gzip, snappy, lz4, zstd };
+
+const made: Partial<Record<Compression, Codec>> = {};
+
+/** @throws MR_PEER_MISSING if it is in a package that is not there. */
+export const codecOf = (compression: Exclude<Compression, 'none'>): Codec =>
+  (made[compression] ??= codecs[compression]());
+
+/** The number that record batches have for it. */
+export const numberOf = (compression: Compression): number => compressions.indexOf(compression);
+
+/** What was compressed with the codec that has this number. */
+export const decompress = async (number: number, bytes: Buffer): Promise<Buffer> => {
+  const compression = compressions[number];
+  if (compression === undefined || compression === 'none')
+    throw new MillraceError(
+      'MR_KAFKA',
+      `Kafka: records are compressed with a codec of number ${number}, which is unknown.`,
+    );
+  return codecOf(compression).decompress(bytes);
 };

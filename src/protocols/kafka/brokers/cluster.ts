@@ -6,21 +6,22 @@
  */
 import { setMaxListeners } from 'node:events';
 import { MillraceError } from '../../../core/errors.ts';
-import type { ConnectionSettings } from '../client.ts';
-import { byTopic, nameOf } from '../partitions.ts';
+import type { ConnectionSettings, TopicPartition } from '../client.ts';
+import { nameOf } from '../partitions.ts';
+import { kafkaError, Refused } from '../refused.ts';
 import { wait } from '../waiting.ts';
-import { kafkaError, refusedBy } from './errors.ts';
-import { openSocket, sasl, tlsOptions } from './login.ts';
-import type { Broker, Encoder, Package } from './package.ts';
-import { curedOfIdleTimers } from './patches.ts';
+import * as requests from './requests.ts';
+import type { Answered, Request, Wire, Wires } from './wire.ts';
 
 /** Rejects when it takes longer, in ms. */
-export const inTime = async <T>(promise: Promise<T>, ms: number): Promise<T> => {
+export const inTime = async <T>(promise: Promise<T>, ms: number, doing: string): Promise<T> => {
   const done = new AbortController();
   const patience = Math.max(0, ms);
   const late = wait(patience, done.signal).then(() => {
-    // As kafkajs says it.
-    throw Object.assign(new Error(`There was no answer within ${patience} ms`), { name: 'KafkaJSRequestTimeoutError' });
+    throw new MillraceError(
+      'MR_KAFKA_UNREACHABLE',
+      `Kafka ${doing}: there was no answer within ${patience} ms. If it never answers, this may not be the port of a Kafka broker.`,
+    );
   });
   late.catch(() => undefined);
   try {
@@ -36,63 +37,31 @@ export interface Topic {
   readonly partitions: number;
 }
 
-interface MetadataAnswer {
-  readonly brokers: readonly { readonly nodeId: number; readonly host: string; readonly port: number }[];
-  readonly topicMetadata: readonly {
-    readonly topicErrorCode: number;
-    readonly topic: string;
-    readonly isInternal?: boolean;
-    readonly partitionMetadata: readonly { readonly partitionId: number; readonly leader: number }[];
-  }[];
-}
-
-export interface ListedOffsets {
-  readonly responses: readonly {
-    readonly topic: string;
-    readonly partitions: readonly {
-      readonly partition: number;
-      readonly errorCode: number;
-      readonly offset: string;
-    }[];
-  }[];
-}
-
-/**
- * In ms: how long before its end a login is renewed. Brokers refuse that within a second after a login, and the 10 s of kafkajs would
- * renew a short login before every request.
- */
-const reauthenticationThreshold = 1000;
-
-export const earliest = -2;
-export const latest = -1;
-
 /** A broker that we are connected to. */
 export class Node {
   readonly address: string;
-  readonly #kafkajs: Package;
-  readonly #broker: Broker;
+  readonly #wire: Wire;
   readonly #whenLost: () => void;
   #dropped = false;
 
-  constructor(kafkajs: Package, address: string, broker: Broker, whenLost: () => void) {
-    this.#kafkajs = kafkajs;
+  constructor(address: string, wire: Wire, whenLost: () => void) {
     this.address = address;
-    this.#broker = broker;
+    this.#wire = wire;
     this.#whenLost = whenLost;
   }
 
   /** False when it has to be connected anew. */
   get usable(): boolean {
-    return !this.#dropped && this.#broker.connectionPool.pool[0].isConnected();
+    return !this.#dropped && this.#wire.usable;
   }
 
-  /** kafkajs itself would wait a whole `requestTimeout` for somebody who says nothing. */
+  /** A package itself might wait very long for somebody who says nothing. */
   async connect(timeout: number): Promise<this> {
     try {
-      await inTime(this.#broker.connect(), timeout);
+      await inTime(this.#wire.connect(), timeout, `broker ${this.address}, connecting`);
     } catch (thrown) {
       this.drop();
-      throw kafkaError(thrown, this.address, 'connecting');
+      throw thrown;
     }
     return this;
   }
@@ -101,29 +70,11 @@ export class Node {
    * One request. The answer is as it was decoded: it is not looked at for refusals. A connection that does not answer is dropped,
    * as nobody knows what else is stuck on it.
    */
-  async ask<Answer>(
-    api: string,
-    args: object,
-    {
-      decode,
-      ...instead
-    }: { decode?: (raw: Buffer) => Promise<Answer>; encode?: () => Promise<Encoder>; apiVersion?: number } = {},
-  ): Promise<Answer> {
+  async ask<Answer extends Answered>(request: Request<Answer>): Promise<Answer> {
     try {
-      const key = this.#kafkajs.apiKeys[api] ?? -1;
-      const { request, response, ...rest } = this.#broker.lookupRequest(key, this.#kafkajs.requests[api])(args);
-      const answer = await this.#broker.connectionPool.send({
-        ...rest,
-        request: { ...request, ...instead },
-        response: {
-          decode: decode ?? (raw => response.decode(raw)),
-          parse: decoded => Promise.resolve(decoded),
-        },
-        logResponseError: false,
-      });
-      return answer as Answer;
+      return await this.#wire.ask(request);
     } catch (thrown) {
-      const error = kafkaError(thrown, this.address, `asked for ${api}`);
+      const error = kafkaError(thrown, `broker ${this.address}, asked for ${request.name}`);
       if (error.code === 'MR_KAFKA_UNREACHABLE' || error.code === 'MR_KAFKA_LOGIN') {
         this.drop();
         this.#whenLost();
@@ -136,27 +87,17 @@ export class Node {
   drop(): void {
     if (this.#dropped) return;
     this.#dropped = true;
-    const error = new MillraceError(
-      'MR_KAFKA_UNREACHABLE',
-      `Kafka broker ${this.address}: the connection was dropped.`,
+    this.#wire.cut(
+      new MillraceError('MR_KAFKA_UNREACHABLE', `Kafka broker ${this.address}: the connection was dropped.`),
     );
-    for (const connection of this.#broker.connectionPool.pool) {
-      connection.rejectRequests(error);
-      void connection.disconnect().finally(() => connection.socket?.destroy());
-    }
   }
 }
 
-export interface ClusterOptions {
-  /** In ms. */
-  readonly requestTimeout: number;
-}
-
 export class Cluster {
-  readonly kafkajs: Package;
-  readonly #settings: ConnectionSettings;
-  readonly #shared: object;
+  readonly #wires: Wires;
+  readonly #brokers: readonly string[];
   readonly #connectTimeout: number;
+  readonly #requestTimeout: number;
   readonly #closed = new AbortController();
   /** By address. */
   readonly #nodes = new Map<string, Promise<Node>>();
@@ -167,31 +108,14 @@ export class Cluster {
   /** Did not answer when they were asked last; others are tried first. */
   readonly #suspects = new Set<string>();
 
-  constructor(kafkajs: Package, settings: ConnectionSettings, { requestTimeout }: ClusterOptions) {
-    this.kafkajs = kafkajs;
-    this.#settings = settings;
-    const { log, connectionTimeout = 10_000, clientId = 'millrace' } = settings;
-    setMaxListeners(0, this.#closed.signal);
+  /** `requestTimeout`: in ms. */
+  constructor(wires: Wires, { brokers, connectionTimeout = 10_000 }: ConnectionSettings, requestTimeout: number) {
+    this.#wires = wires;
+    this.#brokers = brokers;
     // To connect, and to log in.
     this.#connectTimeout = 2 * connectionTimeout;
-    const warning = 2;
-    this.#shared = {
-      sasl: settings.login === undefined ? null : sasl(settings.login, kafkajs),
-      ssl: settings.tls === undefined ? null : tlsOptions(settings.tls),
-      clientId,
-      connectionTimeout,
-      requestTimeout,
-      enforceRequestTimeout: true,
-      reauthenticationThreshold,
-      socketFactory: openSocket,
-      // Its errors reach us as rejections as well, and what is below a warning may hold what was sent.
-      logger: kafkajs.createLogger({
-        level: warning,
-        logCreator: () => entry => {
-          if (entry.level === warning) log.warn(`kafkajs ${entry.namespace}: ${entry.log.message}`);
-        },
-      }),
-    };
+    this.#requestTimeout = requestTimeout;
+    setMaxListeners(0, this.#closed.signal);
   }
 
   get closed(): AbortSignal {
@@ -226,10 +150,8 @@ export class Cluster {
   #connect(address: string, instead: Promise<Node> | undefined): Promise<Node> {
     const others = this.#nodes.get(address);
     if (others !== undefined && others !== instead) return others;
-    const { host, port } = hostAndPort(address);
-    const connectionPool = curedOfIdleTimers(new this.kafkajs.ConnectionPool({ ...this.#shared, host, port }));
-    const broker = new this.kafkajs.Broker({ ...this.#shared, connectionPool });
-    const node = new Node(this.kafkajs, address, broker, () => this.#suspects.add(address));
+    const wire = this.#wires.open(hostAndPort(address), this.#requestTimeout);
+    const node = new Node(address, wire, () => this.#suspects.add(address));
     for (const old of this.#live) if (!old.usable && old.address === address) this.#live.delete(old);
     this.#live.add(node);
     const connecting = this.orClosed(node.connect(this.#connectTimeout));
@@ -257,7 +179,7 @@ export class Cluster {
   /** Whoever answers. */
   async any(): Promise<Node> {
     const rank = (address: string) => (this.#suspects.has(address) ? 1 : 0);
-    const addresses = [...new Set([...this.#addresses.values(), ...this.#settings.brokers])];
+    const addresses = [...new Set([...this.#addresses.values(), ...this.#brokers])];
     addresses.sort((one, other) => rank(one) - rank(other));
     const failures: MillraceError[] = [];
     for (const address of addresses) {
@@ -265,7 +187,7 @@ export class Cluster {
         return await this.#connected(address);
       } catch (thrown) {
         if (this.#closed.signal.aborted) throw thrown;
-        failures.push(kafkaError(thrown, address, 'connecting'));
+        failures.push(kafkaError(thrown, `broker ${address}, connecting`));
       }
     }
     const told = failures.find(({ code }) => code !== 'MR_KAFKA_UNREACHABLE');
@@ -291,22 +213,21 @@ export class Cluster {
   }
 
   async #refresh(topics: readonly string[] | undefined): Promise<readonly string[]> {
-    // An empty list means all of them to kafkajs.
+    // Nothing to be asked.
     if (topics?.length === 0) return [];
     const node = await this.any();
-    const answer = await node.ask<MetadataAnswer>('Metadata', { topics: topics ?? [], allowAutoTopicCreation: true });
-    this.#addresses = new Map(answer.brokers.map(({ nodeId, host, port }) => [nodeId, `${host}:${port}`]));
-    const found = answer.topicMetadata.map(({ topic, topicErrorCode, partitionMetadata }) => {
-      const leaders = new Map(partitionMetadata.map(({ partitionId, leader }) => [partitionId, leader]));
+    const answer = await node.ask(requests.metadata(topics, { make: true, rights: false }));
+    this.#addresses = new Map(answer.brokers.map(({ id, host, port }) => [id, `${host}:${port}`]));
+    for (const { topic, errorCode, partitions } of answer.topics) {
+      const leaders = new Map(partitions.map(({ partition, leader }) => [partition, leader]));
       // Without a leader yet, but there.
-      this.#topics.set(topic, { code: leaders.size > 0 ? 0 : topicErrorCode, leaders });
-      return topic;
-    });
+      this.#topics.set(topic, { code: leaders.size > 0 ? 0 : errorCode, leaders });
+    }
     if (topics === undefined) {
-      const there = new Set(found);
+      const there = new Set(answer.topics.map(({ topic }) => topic));
       for (const topic of this.#topics.keys()) if (!there.has(topic)) this.#topics.delete(topic);
     }
-    return answer.topicMetadata.filter(({ isInternal }) => isInternal !== true).map(({ topic }) => topic);
+    return answer.topics.filter(({ internal }) => !internal).map(({ topic }) => topic);
   }
 
   /** As it was when it was asked for last. */
@@ -323,43 +244,32 @@ export class Cluster {
   /** Who looks after a group, or after the transactions of an id. */
   async coordinator(id: string, of: 'group' | 'transactions' = 'group'): Promise<Node> {
     const node = await this.any();
-    const answer = await node.ask<{
-      errorCode: number;
-      coordinator: { nodeId: number; host: string; port: number };
-    }>('GroupCoordinator', { groupId: id, coordinatorType: of === 'group' ? 0 : 1 });
-    if (answer.errorCode !== 0)
-      throw refusedBy(this.kafkajs, answer.errorCode, `looking for the coordinator of ${of} ${id}`);
-    const { nodeId, host, port } = answer.coordinator;
-    this.#addresses.set(nodeId, `${host}:${port}`);
-    return this.node(nodeId);
+    const found = await node.ask(requests.findCoordinator(id, of));
+    if (found.errorCode !== 0) throw this.refused(found.errorCode, `looking for the coordinator of ${of} ${id}`);
+    this.#addresses.set(found.id, `${found.host}:${found.port}`);
+    return this.node(found.id);
   }
 
-  /** One offset of each partition: {@link earliest} or {@link latest}. A partition without an answer is left out. */
+  /** Where each partition begins or ends. A partition without an answer is left out. */
   async list(
     leader: number,
-    partitions: readonly { readonly topic: string; readonly partition: number }[],
-    timestamp: number,
+    partitions: readonly TopicPartition[],
+    which: typeof requests.earliest | typeof requests.latest,
     readCommitted: boolean,
   ): Promise<Map<string, number | MillraceError>> {
     const node = await this.node(leader);
-    const topics = [...byTopic(partitions)].map(([topic, of]) => ({
-      topic,
-      partitions: of.map(({ partition }) => ({ partition, timestamp })),
-    }));
-    const { responses } = await node.ask<ListedOffsets>('ListOffsets', {
-      isolationLevel: readCommitted ? 1 : 0,
-      topics,
-    });
+    const answer = await node.ask(requests.listOffsets(partitions, which, readCommitted));
     return new Map(
-      responses.flatMap(({ topic, partitions: of }) =>
-        of.map(({ partition, errorCode, offset }): [string, number | MillraceError] => [
-          nameOf({ topic, partition }),
-          errorCode === 0
-            ? Number(offset)
-            : refusedBy(this.kafkajs, errorCode, `offsets of topic ${topic}, partition ${partition}`),
-        ]),
-      ),
+      answer.partitions.map(({ topic, partition, errorCode, offset }): [string, number | MillraceError] => [
+        nameOf({ topic, partition }),
+        errorCode === 0 ? offset : this.refused(errorCode, `offsets of topic ${topic}, partition ${partition}`),
+      ]),
     );
+  }
+
+  /** What a broker has answered while `doing` something. */
+  refused(errorCode: number, doing: string): Refused {
+    return new Refused(errorCode, this.#wires.wordsFor(errorCode), doing);
   }
 }
 

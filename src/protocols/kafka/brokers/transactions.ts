@@ -10,13 +10,13 @@
  */
 import { MillraceError } from '../../../core/errors.ts';
 import type { Compression, KafkaTransactions, TopicPartition, TransactionalProducer, Write } from '../client.ts';
-import { byTopic, nameOf } from '../partitions.ts';
+import { nameOf } from '../partitions.ts';
 import { wait } from '../waiting.ts';
-import type { Cluster, Node } from './cluster.ts';
 import { code, elsewhere, Refused } from '../refused.ts';
-import { refusedBy } from './errors.ts';
-import type { Package } from './package.ts';
-import { leaderOf, packingOf, produce, type ProducerId } from './produce.ts';
+import type { Cluster, Node } from './cluster.ts';
+import { leaderOf, packingOf, produce } from './produce.ts';
+import * as requests from './requests.ts';
+import type { Answered, Request } from './wire.ts';
 
 /** In ms. After that without an end, the coordinator aborts a transaction itself. */
 const transactionTimeout = 60_000;
@@ -29,18 +29,23 @@ const longestTurn = 60_000;
 /** Not refused, but the coordinator or the offsets are busy with the transaction before. */
 const busy: ReadonlySet<number> = new Set([code.CONCURRENT_TRANSACTIONS, code.UNSTABLE_OFFSET_COMMIT]);
 
-interface Answer {
-  readonly errorCode: number;
+/** What refuses, in any of the places where answers have it. */
+interface Answer extends Answered {
+  readonly errorCode?: number;
+  readonly partitions?: readonly requests.Of[];
 }
+
+const refusalIn = ({ errorCode = 0, partitions = [] }: Answer): number =>
+  errorCode !== 0 ? errorCode : (partitions.find(of => of.errorCode !== 0)?.errorCode ?? 0);
 
 export const createTransactions = (cluster: Cluster): KafkaTransactions => {
   const coordinators = new Coordinators(cluster);
   return {
     begin: async (id, groupId, of) => {
-      const producer = await cluster.orClosed(initialise(coordinators, id));
+      const transactor = await cluster.orClosed(initialise(coordinators, id));
       // Not before: until then it may move.
       const position = await cluster.orClosed(stableOffset(coordinators, groupId, of));
-      return new Transactional(coordinators, id, producer, groupId, of, position);
+      return new Transactional(coordinators, transactor, groupId, of, position);
     },
     close() {
       cluster.close();
@@ -59,23 +64,22 @@ class Coordinators {
   }
 
   /** Asks the one of `id`; again while the transaction before is not over, or another has to be asked. */
-  async ask<A>(
+  async ask<A extends Answer>(
     id: string,
     of: 'group' | 'transactions',
-    asking: (node: Node) => Promise<A>,
-    codeOf: (answer: A) => number,
+    request: Request<A>,
     doing: string,
   ): Promise<A> {
-    const { kafkajs, closed } = this.cluster;
+    const { closed } = this.cluster;
     const until = Date.now() + longestTurn;
     for (;;) {
       let refused: Refused;
       try {
         const node = await this.#of(id, of);
-        const answer = await asking(node);
-        const refusal = codeOf(answer);
+        const answer = await node.ask(request);
+        const refusal = refusalIn(answer);
         if (refusal === 0) return answer;
-        refused = refusedBy(kafkajs, refusal, `broker ${node.address}, ${doing}`);
+        refused = this.cluster.refused(refusal, `broker ${node.address}, ${doing}`);
       } catch (thrown) {
         if (!(thrown instanceof Refused)) throw thrown;
         refused = thrown;
@@ -96,19 +100,14 @@ class Coordinators {
   }
 }
 
-const initialise = async (coordinators: Coordinators, id: string): Promise<ProducerId> => {
-  const { producerId, producerEpoch } = await coordinators.ask(
-    id,
+const initialise = async (coordinators: Coordinators, transactionalId: string): Promise<requests.Transactor> => {
+  const { id, epoch } = await coordinators.ask(
+    transactionalId,
     'transactions',
-    node =>
-      node.ask<Answer & { producerId: string; producerEpoch: number }>('InitProducerId', {
-        transactionalId: id,
-        transactionTimeout,
-      }),
-    ({ errorCode }) => errorCode,
-    `beginning with transactional id ${id}`,
+    requests.initProducerId(transactionalId, transactionTimeout),
+    `beginning with transactional id ${transactionalId}`,
   );
-  return { id: producerId, epoch: producerEpoch };
+  return { transactionalId, id, epoch };
 };
 
 /** Where a group is when no transaction is about to change that; undefined if it never committed. */
@@ -117,61 +116,21 @@ const stableOffset = async (
   groupId: string,
   of: TopicPartition,
 ): Promise<number | undefined> => {
-  const version = offsetFetch(coordinators.cluster.kafkajs, groupId, of);
-  const { offset } = await coordinators.ask(
+  const { partitions } = await coordinators.ask(
     groupId,
     'group',
-    node => node.ask('OffsetFetch', { groupId, topics: [] }, version),
-    ({ errorCode }) => errorCode,
+    requests.stableOffsetFetch(groupId, of),
     `looking where group ${groupId} is in topic ${of.topic}, partition ${of.partition}`,
   );
+  const offset = partitions[0]?.offset ?? -1;
   return offset < 0 ? undefined : offset;
-};
-
-/** Version 7, which kafkajs does not know: the first that can wait for transactions. Its strings have a length more by one. */
-const offsetFetch = ({ Encoder, Decoder }: Package, groupId: string, { topic, partition }: TopicPartition) => {
-  const compact = (encoder: InstanceType<Package['Encoder']>, text: string) => {
-    const bytes = Buffer.from(text);
-    return encoder.writeUVarInt(bytes.length + 1).writeBuffer(bytes);
-  };
-  return {
-    apiVersion: 7,
-    encode: () => {
-      // Tags of the header, of which there are none.
-      const encoder = compact(new Encoder().writeInt8(0), groupId).writeUVarInt(2);
-      compact(encoder, topic).writeUVarInt(2).writeInt32(partition).writeInt8(0);
-      const requireStable = 1;
-      return Promise.resolve(encoder.writeInt8(requireStable).writeInt8(0));
-    },
-    decode: (raw: Buffer): Promise<Answer & { offset: number }> => {
-      const decoder = new Decoder(raw);
-      decoder.readInt8(); // Tags of the header.
-      decoder.readInt32(); // Throttling.
-      let offset = -1;
-      let refusal = 0;
-      for (let topics = decoder.readUVarInt() - 1; topics > 0; topics--) {
-        decoder.readBytes(decoder.readUVarInt() - 1);
-        for (let partitions = decoder.readUVarInt() - 1; partitions > 0; partitions--) {
-          decoder.readInt32();
-          offset = Number(decoder.readInt64());
-          decoder.readInt32(); // The epoch of its leader.
-          decoder.readBytes(Math.max(0, decoder.readUVarInt() - 1)); // Metadata.
-          refusal = decoder.readInt16();
-          decoder.readInt8();
-        }
-        decoder.readInt8();
-      }
-      return Promise.resolve({ errorCode: decoder.readInt16() || refusal, offset });
-    },
-  };
 };
 
 class Transactional implements TransactionalProducer {
   readonly position: number | undefined;
   readonly #cluster: Cluster;
   readonly #coordinators: Coordinators;
-  readonly #id: string;
-  readonly #producer: ProducerId;
+  readonly #by: requests.Transactor;
   readonly #groupId: string;
   readonly #of: TopicPartition;
   readonly #sequences = new Map<string, number>();
@@ -179,16 +138,14 @@ class Transactional implements TransactionalProducer {
 
   constructor(
     coordinators: Coordinators,
-    id: string,
-    producer: ProducerId,
+    by: requests.Transactor,
     groupId: string,
     of: TopicPartition,
     position: number | undefined,
   ) {
     this.#cluster = coordinators.cluster;
     this.#coordinators = coordinators;
-    this.#id = id;
-    this.#producer = producer;
+    this.#by = by;
     this.#groupId = groupId;
     this.#of = of;
     this.position = position;
@@ -198,7 +155,7 @@ class Transactional implements TransactionalProducer {
     if (this.#state !== 'free')
       throw new MillraceError(
         'MR_KAFKA',
-        `Kafka: transactional id ${this.#id}: ${this.#state === 'busy' ? 'a commit is under way' : 'a commit failed before; begin anew'}.`,
+        `Kafka: transactional id ${this.#by.transactionalId}: ${this.#state === 'busy' ? 'a commit is under way' : 'a commit failed before; begin anew'}.`,
       );
     this.#state = 'busy';
     try {
@@ -214,17 +171,7 @@ class Transactional implements TransactionalProducer {
 
   async #commit(writes: readonly Write[], next: number, compression: Compression): Promise<void> {
     const partitions = new Map(writes.map(({ to }) => [nameOf(to), to]));
-    if (partitions.size > 0)
-      await this.#ask<{ errors: readonly { partitionErrors: readonly Answer[] }[] }>(
-        'AddPartitionsToTxn',
-        {
-          topics: [...byTopic(partitions.values())].map(([topic, of]) => ({
-            topic,
-            partitions: of.map(({ partition }) => partition),
-          })),
-        },
-        ({ errors }) => firstCode(errors.flatMap(({ partitionErrors }) => partitionErrors)),
-      );
+    if (partitions.size > 0) await this.#ask(requests.addPartitions(this.#by, partitions.values()));
     await Promise.all([
       ...[...partitions].map(([key, to]) =>
         this.#produce(
@@ -236,60 +183,39 @@ class Transactional implements TransactionalProducer {
       ),
       this.#commitOffset(next),
     ]);
-    await this.#ask<Answer>('EndTxn', { transactionResult: true });
+    await this.#ask(requests.endTransaction(this.#by));
   }
 
   /** Each batch once: if one fails, all of it is begun anew. */
   async #produce(key: string, to: TopicPartition, writes: readonly Write[], compression: Compression): Promise<void> {
     const cluster = this.#cluster;
     const node = await cluster.node(await leaderOf(cluster, to));
-    const packing = packingOf(cluster.kafkajs, compression);
+    const packing = packingOf(compression);
+    const { transactionalId, id, epoch } = this.#by;
     for (const { records } of writes) {
       const sequence = this.#sequences.get(key) ?? 0;
       this.#sequences.set(key, (sequence + records.length) % 2 ** 31);
-      const producer = { ...this.#producer, sequence };
-      const options = { acks: -1, requestTimeout, packing, producer, transactionalId: this.#id };
-      await produce(cluster.kafkajs, node, to, records, options);
+      const options = { acks: -1, requestTimeout, packing, producer: { id, epoch, sequence }, transactionalId };
+      await produce(cluster, node, to, records, options);
     }
   }
 
   async #commitOffset(next: number): Promise<void> {
     const { topic, partition } = this.#of;
     const groupId = this.#groupId;
-    await this.#ask<Answer>('AddOffsetsToTxn', { groupId });
+    await this.#ask(requests.addOffsets(this.#by, groupId));
     await this.#coordinators.ask(
       groupId,
       'group',
-      node =>
-        node.ask<{ topics: readonly { partitions: readonly Answer[] }[] }>('TxnOffsetCommit', {
-          ...this.#who,
-          groupId,
-          topics: [{ topic, partitions: [{ partition, offset: String(next), metadata: null }] }],
-        }),
-      ({ topics }) => firstCode(topics.flatMap(({ partitions }) => partitions)),
+      requests.transactedOffset(this.#by, groupId, { topic, partition, offset: next }),
       `committing offset ${next} of topic ${topic}, partition ${partition} for group ${groupId}`,
     );
   }
 
-  get #who() {
-    return { transactionalId: this.#id, producerId: this.#producer.id, producerEpoch: this.#producer.epoch };
-  }
-
   /** Asks the coordinator of the id. */
-  #ask<A>(
-    api: string,
-    args: object,
-    codeOf: (answer: A) => number = answer => (answer as A & Answer).errorCode,
-  ): Promise<A> {
-    return this.#coordinators.ask(
-      this.#id,
-      'transactions',
-      node => node.ask<A>(api, { ...this.#who, ...args }),
-      codeOf,
-      `${api} of transactional id ${this.#id}`,
-    );
+  #ask<A extends Answer>(request: Request<A>): Promise<A> {
+    const { transactionalId } = this.#by;
+    const doing = `${request.name} of transactional id ${transactionalId}`;
+    return this.#coordinators.ask(transactionalId, 'transactions', request, doing);
   }
 }
-
-const firstCode = (answers: readonly Answer[]): number =>
-  answers.find(({ errorCode }) => errorCode !== 0)?.errorCode ?? 0;

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { uncompressSync, compressSync } from 'snappy';
 import { describe, expect, it } from 'vitest';
-import { codecNumbers, codecs, registerCodecs } from '../../../../src/protocols/kafka/kafkajs/codecs.ts';
-import type { Codec } from '../../../../src/protocols/kafka/kafkajs/package.ts';
+import type { Compression } from '../../../src/protocols/kafka/client.ts';
+import { codecs, decompress, numberOf } from '../../../src/protocols/kafka/codecs.ts';
 
 const bytes = fc.oneof(
   fc.uint8Array({ maxLength: 500 }).map(array => Buffer.from(array)),
@@ -25,21 +25,14 @@ describe.each(Object.entries(codecs))('%s', (name, make) => {
     await expect(make().decompress(Buffer.from('neither compressed nor anything'))).rejects.toThrow();
   });
 
-  it('fills its empty place in the table of kafkajs, and no other', async () => {
-    const number = codecNumbers[name as keyof typeof codecs];
-    const taken: Codec = { compress: () => Promise.reject(), decompress: () => Promise.reject() };
-    const empty = () => {
-      throw new Error('not implemented');
-    };
-    const table: Record<number, () => Codec> = { 2: empty, 3: empty, 4: empty };
-    registerCodecs({ codecs: table });
-    const there = table[number]!();
-    const packed = await there.compress({ buffer: Buffer.from('abc') });
-    expect((await there.decompress(packed)).toString()).toBe('abc');
-    const full: Record<number, () => Codec> = { 2: () => taken, 3: () => taken, 4: () => taken };
-    registerCodecs({ codecs: full });
-    expect(full[number]!()).toBe(taken);
+  it('is found by its number', async () => {
+    const packed = await make().compress(Buffer.from('abc'));
+    expect((await decompress(numberOf(name as Compression), packed)).toString()).toBe('abc');
   });
+});
+
+it.each([0, 5, -1])('there is none with number %i', async number => {
+  await expect(decompress(number, Buffer.from('abc'))).rejects.toThrow(`number ${number}`);
 });
 
 describe('snappy', () => {
