@@ -11,10 +11,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { poll } from '../../bench/processes.ts';
-import { seededRandom } from '../../src/testing/index.ts';
+import { inScope, Scope } from '../../src/core/scope.ts';
+import { createSink, run, type FlumeEvent } from '../../src/index.ts';
+import { kafkaChannel } from '../../src/kafka.ts';
+import { decodeAvroEvent } from '../../src/protocols/avro-event.ts';
+import { recordingLog, seededRandom } from '../../src/testing/index.ts';
 import { describeKafka, startKafka, type Kafka } from './brokers.ts';
 import type { Orders } from './faults-agent.ts';
-import { Collected, total, until } from './faults.ts';
+import { Collected, Numbers, total, until } from './faults.ts';
 
 const seed = Number(process.env['KILL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 const kills = 8;
@@ -180,6 +184,77 @@ describeKafka('agents that share a Kafka channel', () => {
     } finally {
       await Promise.all(agents.map(agent => agent.end('SIGKILL').catch(() => undefined)));
       output.close();
+    }
+  });
+
+  test('lose nothing when their brokers are killed', { timeout: 240_000 }, async () => {
+    const [topic, partitions] = ['killed', 3];
+    await kafka.createTopic(topic, { partitions });
+    const numbers = new Numbers(partitions);
+    const collected = new Collected(partitions);
+    const sink = createSink<FlumeEvent>(events => {
+      for (const { headers, body } of events) collected.take(Number(headers['p']), Number(String(body)), sink);
+    });
+    const log = recordingLog();
+    const flow = inScope(new Scope({ log }), () =>
+      run(
+        numbers.source,
+        kafkaChannel({
+          bootstrapServers: kafka.bootstrap,
+          topic,
+          groupId: topic,
+          partitionIdHeader: 'p',
+          commitInterval,
+          producer: { 'request.timeout.ms': '5000' },
+          consumer: { 'session.timeout.ms': '6000', 'heartbeat.interval.ms': '500', 'fetch.max.wait.ms': '100' },
+        }),
+        sink,
+      ),
+    );
+    flow.done.catch(() => undefined);
+    const reach = (number: number) => {
+      numbers.upTo(number);
+      return until(
+        () => collected.next.every(next => next >= number),
+        () => JSON.stringify([collected, log.entries.slice(-10)]),
+      );
+    };
+    try {
+      await reach(2000);
+      const roles = [() => kafka.leaderOf(topic, 0), () => kafka.coordinatorOf(topic)];
+      for (const role of roles) {
+        const node = await role();
+        await numbers.during(async () => {
+          await node.kill();
+          await until(
+            async () => (await role()) !== node,
+            () => 'nobody else has its part',
+          );
+          await reach(numbers.allowed);
+          await node.start();
+        });
+        await kafka.inSync(topic);
+        await kafka.inSync('__consumer_offsets');
+      }
+      expect(numbers.allowed).toBeLessThan(total);
+      numbers.upTo(total);
+      await flow.done;
+    } finally {
+      flow.abort();
+    }
+    expect(collected.broken).toEqual([]);
+    expect(collected.next).toEqual(Array(partitions).fill(total));
+    expect(flow.ledger.snapshot()).toMatchObject({ accepted: partitions * total, held: 0 });
+    expect(flow.ledger.difference).toBe(0);
+    // What was on its way to a broker that was killed may be put again, and all of that comes.
+    const written = await kafka.read(topic);
+    const putAgain = written.reduce((sum, { length }) => sum + length - total, 0);
+    const duplicates = collected.duplicates.reduce((sum, count) => sum + count, 0);
+    expect(putAgain).toBeLessThanOrEqual(2 * 25_000);
+    expect(duplicates).toBeGreaterThanOrEqual(putAgain);
+    for (const records of written) {
+      const firsts = [...new Set(records.map(({ value }) => Number(String(decodeAvroEvent(value as Buffer).body))))];
+      expect(firsts.every((number, index) => number === index)).toBe(true);
     }
   });
 });
