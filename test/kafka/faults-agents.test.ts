@@ -12,7 +12,7 @@ import { build } from 'esbuild';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { poll } from '../../bench/processes.ts';
 import { inScope, Scope } from '../../src/core/scope.ts';
-import { createSink, run, type FlumeEvent } from '../../src/index.ts';
+import { createSink, run } from '../../src/index.ts';
 import { kafkaChannel } from '../../src/kafka.ts';
 import { decodeAvroEvent } from '../../src/protocols/avro-event.ts';
 import { recordingLog, seededRandom } from '../../src/testing/index.ts';
@@ -192,7 +192,7 @@ describeKafka('agents that share a Kafka channel', () => {
     await kafka.createTopic(topic, { partitions });
     const numbers = new Numbers(partitions);
     const collected = new Collected(partitions);
-    const sink = createSink<FlumeEvent>(events => {
+    const sink = createSink(events => {
       for (const { headers, body } of events) collected.take(Number(headers['p']), Number(String(body)), sink);
     });
     const log = recordingLog();
