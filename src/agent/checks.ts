@@ -133,6 +133,46 @@ export const checkExactlyOnce = (
   }
 };
 
+/** A Kafka sink that writes what a Kafka source reads to where it came from. Flume does so by default. */
+export const checkLoops = (
+  agent: string,
+  sources: readonly (Planned<ComponentInfo> & { readonly channels: readonly string[] })[],
+  sinks: readonly (Planned<ComponentInfo> & { readonly channel: string })[],
+  problems: Problems,
+): void => {
+  for (const { name: reader, channels, component, options: read } of sources) {
+    for (const { name: writer, channel, component: sink, options: written, places } of sinks) {
+      if (component.type !== 'kafka' || sink.type !== 'kafka' || !channels.includes(channel)) continue;
+      // With no broker in common it is another cluster, as far as anybody can tell from here.
+      const brokers = read['bootstrapServers'] as readonly string[];
+      if (!brokers.some(broker => (written['bootstrapServers'] as readonly string[]).includes(broker))) continue;
+      const place = places['topic'] ?? places['type'];
+      const [from, to] = [`${agent}.sources.${reader}`, `${agent}.sinks.${writer}`];
+      const topic = written['topic'] as string;
+      const { topics = [], topicsRegex } = read as { topics?: readonly string[]; topicsRegex?: string };
+      const header = read['topicHeader'] as string;
+      if (
+        read['setTopicHeader'] === true &&
+        written['allowTopicOverride'] === true &&
+        written['topicHeader'] === header
+      )
+        problems.warn(
+          place,
+          `${writer} writes back to the topics that ${reader} reads: the header ${header} names them, and wins over the topic of ${writer}`,
+          {
+            advice:
+              `Then ${reader} reads it again, for ever. Set ${to}.allowTopicOverride = false or ${from}.setTopicHeader = false, ` +
+              'or another topicHeader in one of them.',
+          },
+        );
+      else if (topicsRegex === undefined ? topics.includes(topic) : new RegExp(`^(?:${topicsRegex})$`).test(topic))
+        problems.warn(place, `${writer} writes back to a topic that ${reader} reads, ${topic}`, {
+          advice: `Then ${reader} reads it again, for ever. Set another ${to}.kafka.topic.`,
+        });
+    }
+  }
+};
+
 /** Two components that would write the same file. */
 export const checkExclusive = (all: readonly Planned<ComponentInfo>[], problems: Problems): void => {
   const owners = new Map<string, string>();

@@ -13,6 +13,7 @@ import {
   checkExactlyOnce,
   checkExclusive,
   checkGroups,
+  checkLoops,
   checkPorts,
   checkTransaction,
   reportInterceptors,
@@ -170,6 +171,7 @@ const planAgent = async (agent: AgentKeys, registry: Registry, file: string, pro
   checkExclusive([...plannedSources, ...plannedChannels.values(), ...plannedSinks], problems);
   checkExactlyOnce(plannedSinks, plannedChannels, problems);
   checkPorts(agent.name, plannedSources, problems);
+  checkLoops(agent.name, plannedSources, plannedSinks, problems);
   return {
     agent: agent.name,
     sources: plannedSources,

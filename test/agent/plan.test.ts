@@ -961,6 +961,78 @@ describe('exactlyOnce', () => {
   });
 });
 
+describe('a Kafka sink behind a Kafka source', () => {
+  const messages = async (...lines: string[]) => {
+    const file = join(await folder, `loop-${++files}.conf`);
+    const given = [
+      'a1.sources.r1.port',
+      'a1.sources.r1.type = kafka',
+      'a1.sources.r1.kafka.bootstrap.servers = kafka1:9092,kafka2:9092',
+      'a1.sources.r1.kafka.topics = orders,returns',
+      'a1.sources.r1.batchSize = 100',
+      'a1.sinks.k1.type = kafka',
+      'a1.sinks.k1.kafka.bootstrap.servers = kafka2:9092,kafka3:9092',
+      'a1.sinks.k1.kafka.topic = elsewhere',
+    ];
+    await writeFile(file, agent(...given, ...lines));
+    const lookups = { env: {}, system: {} };
+    const { problems } = await check({ files: [file], agent: 'a1', registry: builtIn, lookups });
+    return problems.map(({ severity, message, advice }) => [severity, message, advice]);
+  };
+  const byHeader = (name: string) => [
+    'warning',
+    `k1 writes back to the topics that r1 reads: the header ${name} names them, and wins over the topic of k1`,
+    'Then r1 reads it again, for ever. Set a1.sinks.k1.allowTopicOverride = false or a1.sources.r1.setTopicHeader = false, or another topicHeader in one of them.',
+  ];
+  const byName = (topic: string) => [
+    'warning',
+    `k1 writes back to a topic that r1 reads, ${topic}`,
+    'Then r1 reads it again, for ever. Set another a1.sinks.k1.kafka.topic.',
+  ];
+  const own = 'a1.sinks.k1.allowTopicOverride = false';
+
+  test.each<[string, string[], unknown[]]>([
+    ['follows the header of the source', [], [byHeader('topic')]],
+    [
+      'follows its header of another name',
+      ['a1.sources.r1.topicHeader = t', 'a1.sinks.k1.topicHeader = t'],
+      [byHeader('t')],
+    ],
+    ['has a topic of its own', [own], []],
+    ['follows no header, for there is none', ['a1.sources.r1.setTopicHeader = false'], []],
+    ['follows another header', ['a1.sinks.k1.topicHeader = to'], []],
+    ['names a topic of the source', [own, 'a1.sinks.k1.kafka.topic = returns'], [byName('returns')]],
+    [
+      'names a topic that the source finds',
+      [own, 'a1.sources.r1.kafka.topics', 'a1.sources.r1.kafka.topics.regex = else.*'],
+      [byName('elsewhere')],
+    ],
+    [
+      'names a topic that begins like one',
+      [own, 'a1.sources.r1.kafka.topics', 'a1.sources.r1.kafka.topics.regex = else'],
+      [],
+    ],
+    ['is on another cluster', ['a1.sinks.k1.kafka.bootstrap.servers = mirror:9092'], []],
+    [
+      'has another channel',
+      [
+        'a1.sources = r1 r2',
+        'a1.sources.r2.type = seq',
+        'a1.sources.r2.channels = c2',
+        'a1.channels = c1 c2',
+        'a1.channels.c2.type = memory',
+        'a1.sinks = k1 k2',
+        'a1.sinks.k1.channel = c2',
+        'a1.sinks.k2.type = null',
+        'a1.sinks.k2.channel = c1',
+      ],
+      [],
+    ],
+  ])('%s', async (_, lines, expected) => {
+    expect(await messages(...lines)).toEqual(expected);
+  });
+});
+
 describe('for all files', () => {
   const lines = agent(
     'a1.sources.r1.selector.type = multiplexing',
