@@ -35,7 +35,7 @@ export type Entries = ReadonlyMap<string, Entry>;
 
 /** Whether a key, a variable or the like has a name under which people keep secrets. */
 export const looksSecret = (name: string): boolean =>
-  /passw|passphrase|secret|token|credential|private.?key|access.?key|api.?key|keystore.?key$|jaas|(^|[.:_-])(pw|pwd|pass|auth)$/i.test(
+  /pass?w|passphrase|secret|token|credential|private.?key|access.?key|api.?key|keystore.?key$|jaas|(^|[.:_-])(pw|pwd|pass|auth)$/i.test(
     name,
   );
 

@@ -140,6 +140,7 @@ describe('what is wrong with a file', () => {
 describe('secrets', () => {
   test.each([
     'a1.sources.r1.keystore-password',
+    'a1.sinks.k1.kafka.producer.ssl.keystore.pasword',
     'PASSWD',
     'db.pwd',
     'apiKey',

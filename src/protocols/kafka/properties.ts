@@ -204,10 +204,10 @@ const table: Readonly<Record<string, Property>> = {
   },
   'transactional.id': {
     of: 'producer',
-    says: 'Sinks do not write in transactions; what comes twice after a failure can be told by its headers.',
+    says: 'With exactlyOnce, which flows in code can have, each partition that is read has an id of its own. Without, nothing is written in transactions.',
     effect: 'refused',
   },
-  'transaction.timeout.ms': { of: 'producer', says: 'Sinks do not write in transactions.', effect: 'none' },
+  'transaction.timeout.ms': { of: 'producer', says: 'The client decides.', effect: 'none' },
 
   'session.timeout.ms': {
     of: 'consumer',
@@ -290,7 +290,7 @@ const table: Readonly<Record<string, Property>> = {
   },
   'partition.assignment.strategy': {
     of: 'consumer',
-    says: 'The client decides. Members of one group have to have one in common.',
+    says: 'By range or by turns, as all members of the group know it.',
     takes: assignors.map(name => assignor + name),
     effect: 'none',
   },

@@ -108,7 +108,7 @@ describe('properties of the producer', () => {
     ['constructor', '5', /constructor: a producer has no such property$/],
     ['fetch.max.bytes', '5', /it is a property of a consumer, not of a producer/],
     ['acks', '1', /expected one of all, -1, found "1".*channel/],
-    ['transactional.id', 't', /it cannot be set here\. Sinks do not write in transactions/],
+    ['transactional.id', 't', /exactlyOnce/],
     ['interceptor.classes', 'x.Y', /Classes of Java cannot run here/],
     [
       'value.serializer',
