@@ -1,12 +1,12 @@
 /**
- * Logins and TLS as kafkajs wants them.
+ * Logins and sockets as kafkajs wants them.
  *
  * @module
  */
 import { isIP, connect, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions } from 'node:tls';
 import { MillraceError } from '../../../core/errors.ts';
-import type { Login, Tls } from '../client.ts';
+import type { Login } from '../client.ts';
 import type { Authentication, Package } from './package.ts';
 
 /** Secrets are asked for whenever a connection logs in, so that new ones are found. */
@@ -38,14 +38,6 @@ const showToken = async (token: string, { host, port, saslAuthenticate }: Authen
   });
   if (refusal !== '')
     throw new MillraceError('MR_KAFKA_LOGIN', `Kafka broker ${host}:${port}: the token was refused: ${refusal}`);
-};
-
-export const tlsOptions = (tls: Tls): ConnectionOptions => {
-  const { verifyHostname = true, ...given } = tls;
-  return {
-    ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
-    ...(verifyHostname ? {} : { checkServerIdentity: () => undefined }),
-  };
 };
 
 export interface SocketWish {

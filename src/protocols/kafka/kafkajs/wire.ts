@@ -6,8 +6,9 @@
 import { MillraceError } from '../../../core/errors.ts';
 import type { Answered, Request, Wire, Wires } from '../brokers/wire.ts';
 import type { ConnectionSettings } from '../client.ts';
+import { tlsOptions } from '../tls.ts';
 import { kafkajsError } from './errors.ts';
-import { openSocket, sasl, tlsOptions } from './login.ts';
+import { openSocket, sasl } from './login.ts';
 import type { Broker, Package } from './package.ts';
 import { curedOfIdleTimers } from './patches.ts';
 

@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { connect, createServer, type Server, type TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Login, Tls } from '../../../../src/protocols/kafka/client.ts';
-import { openSocket, sasl, tlsOptions } from '../../../../src/protocols/kafka/kafkajs/login.ts';
+import { openSocket, sasl } from '../../../../src/protocols/kafka/kafkajs/login.ts';
 import { loadKafkajs, type Authentication } from '../../../../src/protocols/kafka/kafkajs/package.ts';
+import { tlsOptions } from '../../../../src/protocols/kafka/tls.ts';
 
 describe('TLS', () => {
   // A key and a certificate for localhost.
