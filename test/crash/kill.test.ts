@@ -18,12 +18,12 @@ import {
 import { Agent, request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as wait } from 'node:timers/promises';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { seededRandom } from '../../src/testing/index.ts';
+import { bundle } from '../bundle.ts';
 import type { Orders } from './kill-child.ts';
 
 const kills = Number(process.env['KILLS'] ?? 50);
@@ -38,20 +38,10 @@ let root: string;
 let program: string;
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), 'millrace-kill-'));
-  program = join(root, 'child.mjs');
-  // One file: it starts in a tenth of a second.
-  await build({
-    entryPoints: [resolve(import.meta.dirname, 'kill-child.ts')],
-    outfile: program,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    logLevel: 'error',
-    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-  });
+  program = await bundle(join(import.meta.dirname, 'kill-child.ts'));
 });
 afterAll(() => {
-  rmSync(root, { recursive: true, force: true });
+  for (const folder of [root, dirname(program)]) rmSync(folder, { recursive: true, force: true });
 });
 
 type Killed = 'starting' | 'running' | 'draining';

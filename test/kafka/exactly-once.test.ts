@@ -4,16 +4,16 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { poll } from '../../bench/processes.ts';
 import { quietLog } from '../../src/core/scope.ts';
 import type { KafkaClient } from '../../src/protocols/kafka/client.ts';
 import { kafkajs } from '../../src/protocols/kafka/kafkajs.ts';
 import { seededRandom } from '../../src/testing/index.ts';
+import { bundle } from '../bundle.ts';
 import { describeKafka, startKafka, type Kafka } from './brokers.ts';
 import { isKept, type Orders } from './exactly-once-member.ts';
 
@@ -25,24 +25,10 @@ const harms = 16;
 const groupId = 'movers';
 
 let program: string;
-let folder: string;
 beforeAll(async () => {
-  // Where packages are found from.
-  const cache = resolve(import.meta.dirname, '../../node_modules/.cache');
-  mkdirSync(cache, { recursive: true });
-  folder = mkdtempSync(join(cache, 'exactly-once-'));
-  program = join(folder, 'member.mjs');
-  await build({
-    entryPoints: [resolve(import.meta.dirname, 'exactly-once-member.ts')],
-    outfile: program,
-    bundle: true,
-    packages: 'external',
-    platform: 'node',
-    format: 'esm',
-    logLevel: 'error',
-  });
+  program = await bundle(join(import.meta.dirname, 'exactly-once-member.ts'));
 });
-afterAll(() => rmSync(folder, { recursive: true }));
+afterAll(() => rmSync(dirname(program), { recursive: true }));
 
 /** How many records a partition has up to these offsets, aborted ones too. */
 const countAll = async (client: KafkaClient, topic: string, last: readonly number[]): Promise<number> => {

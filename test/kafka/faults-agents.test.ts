@@ -4,11 +4,10 @@
  */
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { closeSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { build } from 'esbuild';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { poll } from '../../bench/processes.ts';
 import { inScope, Scope } from '../../src/core/scope.ts';
@@ -16,6 +15,7 @@ import { createSink, run } from '../../src/index.ts';
 import { kafkaChannel } from '../../src/kafka.ts';
 import { decodeAvroEvent } from '../../src/protocols/avro-event.ts';
 import { recordingLog, seededRandom } from '../../src/testing/index.ts';
+import { bundle } from '../bundle.ts';
 import { describeKafka, startKafka, type Kafka } from './brokers.ts';
 import type { Orders } from './faults-agent.ts';
 import { Collected, Numbers, total, until } from './faults.ts';
@@ -84,20 +84,8 @@ describeKafka('agents that share a Kafka channel', () => {
   let program: string;
 
   beforeAll(async () => {
-    // Where packages are found from.
-    const cache = resolve(import.meta.dirname, '../../node_modules/.cache');
-    mkdirSync(cache, { recursive: true });
-    folder = mkdtempSync(join(cache, 'faults-'));
-    program = join(folder, 'agent.mjs');
-    await build({
-      entryPoints: [resolve(import.meta.dirname, 'faults-agent.ts')],
-      outfile: program,
-      bundle: true,
-      packages: 'external',
-      platform: 'node',
-      format: 'esm',
-      logLevel: 'error',
-    });
+    program = await bundle(join(import.meta.dirname, 'faults-agent.ts'));
+    folder = dirname(program);
     kafka = await startKafka({
       nodes: 3,
       fastFailover: true,
