@@ -75,6 +75,20 @@ describe('documentation', () => {
     ).toEqual(new Map([...made].sort()));
   });
 
+  // Of failures that concern files and their positions; the others are named after what they are about.
+  it('each failure of others has a test of its name, where the table says', () => {
+    const rows = [...text('docs/guarantees.md').matchAll(/^\| ([TB]\d+(?:, [TB]\d+)*) \| .* \| (.*) \|$/gm)];
+    let files: readonly string[] = [];
+    for (const [, ids, where] of rows) {
+      if (!where!.startsWith('the same'))
+        files = Array.from(where!.matchAll(/`(test\/\S+?\.ts)`/g), ([, path]) => path!);
+      const names = files.flatMap(path => text(path).match(/'[^'\n]*\b[TB]\d+\b[^'\n]*'/g) ?? []).join('\n');
+      for (const id of ids!.split(', '))
+        expect(names, `${id} in ${files.join(', ')}`).toMatch(new RegExp(`\\b${id}\\b`));
+    }
+    expect(rows.length).toBeGreaterThan(40);
+  });
+
   const programs = readdirSync(join(root, 'examples')).filter(
     name => name.endsWith('.ts') && !name.endsWith('.test.ts'),
   );

@@ -20,7 +20,7 @@ const play = async (seed: number): Promise<Lab> => {
   return lab;
 };
 
-describe('whatever a crash leaves of a log, it opens and has all that was confirmed', () => {
+describe('B1 B2 B7 B15 B17 whatever a crash leaves of a log, it opens, has all that was confirmed, and counts it right', () => {
   const seen = new Set<Sight>();
   let images = 0;
   const size = Math.ceil(seeds.length / 10);

@@ -26,7 +26,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     by: 'crash',
     patches: [['log.ts', commitSync, "=== 'commit') this.counters.SyncCount++;"]],
   },
-  'confirms before the fsync': {
+  'B1 confirms before the fsync': {
     by: 'crash',
     patches: [['log.ts', commitSync, "=== 'commit') void this.#sync(file).catch(() => undefined);"]],
   },
@@ -62,13 +62,37 @@ export const mutants: Readonly<Record<string, Mutant>> = {
       ['log.ts', 'await this.#sync(file);\n      await disk.rename(from, path);', 'await disk.rename(from, path);'],
     ],
   },
-  'lets segments go before the checkpoint is safe': {
+  'B2 lets segments go before the checkpoint is safe': {
     by: 'crash',
     patches: [
       [
         'log.ts',
         'let { watermark } = this.#acked;\n      await this.#checkpoint.sync();',
         'let { watermark } = this.#acked;',
+      ],
+    ],
+  },
+  'B2 lets segments go that were done with after the checkpoint was made safe': {
+    by: 'crash',
+    patches: [
+      [
+        'log.ts',
+        'watermark = this.#acked.watermark;\n          await this.#checkpoint.sync();',
+        'watermark = this.#acked.watermark;',
+      ],
+    ],
+  },
+  'does not sync a segment that is full': {
+    by: 'crash',
+    patches: [['log.ts', "if (this.#options.fsync === 'never' || active.failed) return;", 'return;']],
+  },
+  'leaves a damaged slot of the checkpoint as it is': {
+    by: 'crash',
+    patches: [
+      [
+        'log.ts',
+        "await checkpoint.sync();\n      // Without it a power cut could take the checkpoint's name",
+        "// Without it a power cut could take the checkpoint's name",
       ],
     ],
   },

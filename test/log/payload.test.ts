@@ -37,7 +37,7 @@ const through = (batch: Batch): Batch => {
 const plain = (batch: Batch) =>
   batch.events.map(one => ({ headers: Object.entries(one.headers), body: one.body.toString('hex') }));
 
-describe('what is written comes back', () => {
+describe('B20 what is written comes back', () => {
   test('events, header for header and byte for byte', () => {
     fc.assert(
       fc.property(events, some => {

@@ -12,6 +12,7 @@ import { closeSync, openSync, renameSync, rmSync, statSync, truncateSync } from 
 import { unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createSink, run, taildirSource } from '../../src/index.ts';
@@ -58,7 +59,7 @@ describe('taildir source', () => {
     expect(await tail.stop()).toHaveLength(4);
   });
 
-  it('keeps a last line without newline until it is complete', async () => {
+  it('T14 keeps a last line without newline until it is complete', async () => {
     writeFileSync(at('a.log'), 'one\ntw');
     const tail = new Tail();
     await tail.until(1);
@@ -67,7 +68,7 @@ describe('taildir source', () => {
     expect(await tail.until(3)).toEqual(['one', 'two', 'three']);
   });
 
-  it('delivers it when nothing came for idleTimeout, and what comes then as another line', async () => {
+  it('T14 delivers it when nothing came for idleTimeout, and what comes then as another line', async () => {
     writeFileSync(at('a.log'), 'one\ntw');
     const tail = new Tail({ idleTimeout: 20 });
     expect(await tail.until(2)).toEqual(['one', 'tw']);
@@ -188,6 +189,19 @@ describe('taildir source', () => {
     expect(tail.lines.indexOf('small')).toBeLessThan(3000);
   });
 
+  it('T19 closes files that are quiet, and of many opens the one that grows only', async () => {
+    for (let i = 0; i < 300; i++) writeFileSync(at(`${i}.log`), `${i}\n`);
+    const tail = new Tail({ idleTimeout: 20, maxOpenFiles: 10 });
+    const open = () => tail.flow.metrics.find('SOURCE', 'taildir')!['OpenFileCount']!;
+    await tail.until(300);
+    expect(open()).toBeLessThanOrEqual(10);
+    while (open() > 0) await sleep(1);
+    appendFileSync(at('7.log'), 'more\n');
+    await tail.until(301);
+    expect(open()).toBeLessThanOrEqual(1);
+    expect((await tail.stop()).at(-1)).toBe('more');
+  });
+
   it('never mixes files in a batch', async () => {
     for (let i = 0; i < 300; i++) writeFileSync(at(`${i}.log`), `${i} a\n${i} b\n`);
     const tail = new Tail({ fileHeader: true });
@@ -224,7 +238,7 @@ describe('taildir source', () => {
     expect(await tail.stop()).toEqual(['one', 'two']);
   });
 
-  describe('lines that are too long', () => {
+  describe('T15 lines that are too long', () => {
     const minimum = 512 * 1024;
 
     it('delivers a long line whole', async () => {

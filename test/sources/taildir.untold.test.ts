@@ -15,7 +15,7 @@ vi.mock('../../src/sources/tailing/watch.ts', () => ({
 const filegroups = () => ({ f: `${dir}/app\\.log.*` });
 const text = (name: string, count: number) => Array.from({ length: count }, (_, i) => `${name} ${i}\n`).join('');
 
-describe.each(['', 'ENOSPC', 'EMFILE'])('tailing without hints %s', error => {
+describe.each(['', 'ENOSPC', 'EMFILE'])('T21 tailing without hints %s', error => {
   beforeEach(() => {
     watching.error = error === '' ? undefined : error;
   });

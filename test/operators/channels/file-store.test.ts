@@ -10,7 +10,7 @@ import { optionsOf } from '../../log/written-log.ts';
 const bodies = (batch: Batch) => batch.events.map(({ body }) => Number(body.toString()));
 
 describe('file store', () => {
-  it('C4 however puts, takes and reads from the disk fall between each other, everything is taken once, in order', async () => {
+  it('C4 B6 however puts, takes and reads from the disk fall between each other, everything is taken once, in order', async () => {
     let read = 0;
     await fc.assert(
       fc.asyncProperty(

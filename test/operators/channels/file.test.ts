@@ -178,7 +178,7 @@ describe('refuses', () => {
     }
   });
 
-  test('a second channel in the same directory, also in another process', async () => {
+  test('B19 a second channel in the same directory, also in another process', async () => {
     const channel = fileChannel.create(own());
     channel.input();
     await new Promise(setImmediate);
@@ -277,7 +277,7 @@ describe('refuses', () => {
   });
 });
 
-describe('a disk that fails', () => {
+describe('B17 a disk that fails', () => {
   it('refuses what it has no room for, holds what it has, and goes on by itself', async () => {
     const { put, disk, take, channel, clock } = await world();
     expect(await put('a', 'b')).toBe('acked');
