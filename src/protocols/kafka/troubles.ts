@@ -3,13 +3,15 @@
  *
  * @module
  */
-import type { ErrorCode, MillraceError } from '../../core/errors.ts';
+import type { MillraceError } from '../../core/errors.ts';
 import type { ConsumerListener } from './client.ts';
 
 export class Troubles {
   readonly #listener: Pick<ConsumerListener, 'trouble' | 'recovered'>;
   /** By what it is about. */
-  readonly #now = new Map<string, ErrorCode>();
+  readonly #now = new Map<string, MillraceError>();
+  /** The last that was told. */
+  #told: MillraceError | undefined;
   silent = false;
 
   constructor(listener: Pick<ConsumerListener, 'trouble' | 'recovered'>) {
@@ -18,12 +20,26 @@ export class Troubles {
 
   raise(about: string, error: MillraceError): void {
     if (this.silent) return;
-    const told = [...this.#now.values()].includes(error.code);
-    this.#now.set(about, error.code);
-    if (!told) this.#listener.trouble(error);
+    const known = this.#has(error);
+    this.#now.set(about, error);
+    if (!known) this.#tell(error);
   }
 
   over(about: string): void {
-    if (this.#now.delete(about) && this.#now.size === 0 && !this.silent) this.#listener.recovered();
+    if (!this.#now.delete(about) || this.silent || this.#has(this.#told)) return;
+    const [still] = this.#now.values();
+    if (still !== undefined) return this.#tell(still);
+    this.#told = undefined;
+    this.#listener.recovered();
+  }
+
+  #tell(error: MillraceError): void {
+    this.#told = error;
+    this.#listener.trouble(error);
+  }
+
+  /** Something of that kind is wrong now. */
+  #has(error: MillraceError | undefined): boolean {
+    return [...this.#now.values()].some(({ code }) => code === error?.code);
   }
 }
