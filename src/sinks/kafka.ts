@@ -10,7 +10,7 @@ import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch } from '../core/event.ts';
 import { choice, code, flag, int, map, text } from '../core/options.ts';
 import type { SinkContext, SinkWriter } from '../core/sink.ts';
-import { own } from '../protocols/kafka/address.ts';
+import { own, possibleTopic } from '../protocols/kafka/address.ts';
 import type { KafkaClient } from '../protocols/kafka/client.ts';
 import type { Taken } from '../protocols/kafka/group-reader.ts';
 import { connectTo } from '../protocols/kafka/connect.ts';
@@ -82,7 +82,8 @@ const options = z.object(fields).superRefine((given, context) => {
   if (given.exactlyOnce === true && given.acks !== 'all')
     context.addIssue({ code: 'custom', path: ['acks'], message: 'transactions need acks `all`' });
   try {
-    if (given.allowTopicOverride) escapes(given.topic);
+    if (given.allowTopicOverride && given.topic.includes('%')) escapes(given.topic);
+    else possibleTopic(given.topic);
   } catch (thrown) {
     context.addIssue({ code: 'custom', path: ['topic'], message: toError(thrown).message });
   }

@@ -23,6 +23,7 @@ import type { Emitter, Settled, SourceContext, SourceSession } from '../core/sou
 import { deadLetter } from '../operators/dead-letter.ts';
 import type { Destination } from '../operators/routing/destination.ts';
 import { decodeAvroEvent } from '../protocols/avro-event.ts';
+import { possibleTopic } from '../protocols/kafka/address.ts';
 import type { KafkaClient, ReadRecord, RecordHeaders, TopicPartition } from '../protocols/kafka/client.ts';
 import { connectTo } from '../protocols/kafka/connect.ts';
 import { GroupReader, withGroupCounters, type Taken } from '../protocols/kafka/group-reader.ts';
@@ -73,9 +74,11 @@ const options = z.object(fields).superRefine((given, context) => {
       message: 'there are none: name some, or give a regular expression for them',
     });
   try {
-    if (topicsRegex !== undefined) new RegExp(topicsRegex);
+    if (topicsRegex === undefined) topics.forEach(possibleTopic);
+    else new RegExp(topicsRegex);
   } catch (thrown) {
-    context.addIssue({ code: 'custom', path: ['topicsRegex'], message: toError(thrown).message });
+    const path = [topicsRegex === undefined ? 'topics' : 'topicsRegex'];
+    context.addIssue({ code: 'custom', path, message: toError(thrown).message });
   }
 });
 type Options = z.output<typeof options>;

@@ -406,6 +406,8 @@ describe('options', () => {
   it.each<[object, RegExp]>([
     [{ bootstrapServers: [] }, /bootstrapServers: expected host:port/],
     [{ topic: '%q' }, /topic: there is no escape %q/],
+    [{ topic: 'a/b' }, /topic: there cannot be a topic "a\/b". Expected up to 249 letters/],
+    [{ topic: '%{a}', allowTopicOverride: false }, /topic: there cannot be a topic "%\{a\}"/],
     [{ acks: '2' }, /acks: expected one of all, 1, 0, found "2"/],
     [{ compression: 'brotli' }, /compression: expected one of none, gzip, snappy, lz4, zstd/],
     [
@@ -420,7 +422,7 @@ describe('options', () => {
 
   it('has -1 for all', () => {
     expect(made({ acks: '-1' })).not.toThrow();
-    expect(made({ topic: '%q', allowTopicOverride: false })).not.toThrow();
+    expect(made({ topic: 'a/%{b}' })).not.toThrow();
   });
 });
 

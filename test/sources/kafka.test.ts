@@ -515,4 +515,11 @@ test('options that make no sense are refused with what is wrong', () => {
   expect(source({ bootstrapServers: ['b'] })).toThrow('host:port');
   expect(source({ consumer: { 'group.id': 'x' } })).toThrow('groupId');
   expect(source({ batchSize: 0 })).toThrow('batchSize');
+  expect(source({ topics: ['fine', 'a/b'] })).toThrow(
+    'topics: there cannot be a topic "a/b". Expected up to 249 letters',
+  );
+  expect(source({ consumer: { 'session.timeout.ms': '3000' } })).toThrow(
+    'consumer: session.timeout.ms: heartbeat.interval.ms is 3000, and session.timeout.ms, which has to be longer, is 3000.',
+  );
+  expect(source({ consumer: { 'session.timeout.ms': '3000', 'heartbeat.interval.ms': '1000' } })).not.toThrow();
 });

@@ -15,6 +15,7 @@ import { flag, int, text } from '../../core/options.ts';
 import { Entry } from '../../core/outlet.ts';
 import { PartlyWritten } from '../../core/sink.ts';
 import { decodeAvroEvent } from '../../protocols/avro-event.ts';
+import { possibleTopic } from '../../protocols/kafka/address.ts';
 import type { KafkaClient, ReadRecord, TopicPartition } from '../../protocols/kafka/client.ts';
 import { connectTo } from '../../protocols/kafka/connect.ts';
 import { groupFields, groupOptionsOf } from '../../protocols/kafka/group-options.ts';
@@ -62,7 +63,14 @@ const options = z
     ...producerFields,
     ...consumerFields,
   })
-  .superRefine(checkKafka);
+  .superRefine((given, context) => {
+    checkKafka(given, context);
+    try {
+      possibleTopic(given.topic);
+    } catch (thrown) {
+      context.addIssue({ code: 'custom', path: ['topic'], message: toError(thrown).message });
+    }
+  });
 type Options = z.output<typeof options>;
 export type KafkaChannelOptions = z.input<typeof options>;
 

@@ -43,8 +43,8 @@ const partitionIn = (name: string, value: string): number => {
   return Number(value);
 };
 
-/** As brokers check it. */
-const checked = (topic: string): string => {
+/** A topic, if there can be one of that name. As brokers check it. */
+export const possibleTopic = (topic: string): string => {
   if (/^[\w.-]{1,249}$/.test(topic) && topic !== '.' && topic !== '..') return topic;
   throw bad(
     `there cannot be a topic ${shown(topic)}. Expected up to 249 letters, digits, dots, underscores and dashes.`,
@@ -87,7 +87,7 @@ export const addressing = (options: AddressOptions, warn: (message: string) => v
       bytes += to.length + Buffer.byteLength(value) + 10;
     }
     return {
-      topic: checked(topicOf(headers)),
+      topic: possibleTopic(topicOf(headers)),
       partition: partition === undefined ? defaultPartitionId : partitionIn(partitionIdHeader as string, partition),
       named: partition !== undefined,
       key: keyBytes,

@@ -464,6 +464,13 @@ export const checkKafka = (
     if (properties['ssl.keystore.key'] !== undefined && properties['ssl.keystore.certificate.chain'] === undefined)
       problem([side, 'ssl.keystore.key'], 'it needs ssl.keystore.certificate.chain as well');
   }
+  const [beat, session] = ['heartbeat.interval.ms', 'session.timeout.ms'] as const;
+  const [every, within] = [beat, session].map(name => numberOf(given.consumer ?? {}, name)) as [number, number];
+  if (every >= within) {
+    const name = given.consumer?.[beat] === undefined ? session : beat;
+    const advice = `A third of ${session} is usual for ${beat}`;
+    problem(['consumer', name], `${beat} is ${every}, and ${session}, which has to be longer, is ${within}. ${advice}`);
+  }
 };
 
 const wrong = (message: string, cause?: unknown) => new MillraceError('MR_CONFIG', message, { cause });

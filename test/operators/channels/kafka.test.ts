@@ -96,6 +96,12 @@ const setUp = (topics: Readonly<Record<string, number>> = { 'flume-channel': 3 }
 const events = (...bodies: readonly string[]) => bodies.map(body => event(body));
 const bodiesOf = (some: readonly FlumeEvent[]) => some.map(({ body }) => String(body));
 
+test('a topic that cannot be is refused', () => {
+  expect(() => kafkaChannel.create({ bootstrapServers: [broker], topic: 'a/b' })).toThrow(
+    'topic: there cannot be a topic "a/b". Expected up to 249 letters',
+  );
+});
+
 describe('putting', () => {
   test('without a sink it is no member of the group; what it put is the brokers to keep', async () => {
     const { cluster, put, take } = setUp();
