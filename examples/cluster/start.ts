@@ -57,7 +57,11 @@ const uncommitted = async (): Promise<number> => {
   }
 };
 
-console.log('Starting.');
+console.log(
+  options.brokers === undefined
+    ? 'Starting three brokers, and then the agents. The first time, Maven fetches 44 MB of jars.'
+    : 'Starting the agents.',
+);
 const cluster = await useCluster(options.brokers?.split(','), async name => {
   void killed(name, 'was killed', uncommitted);
   await sleep(restartDelay);
@@ -91,18 +95,20 @@ let [stopping, impatient] = [false, false];
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.on(signal, () => {
     impatient = stopping;
+    if (!stopping) tell('No more lines are written. It ends when all have arrived; once more, and it does not wait.');
     stopping = true;
     lines.stop();
   });
 
 tell(`Lines go to ${join(dir, 'edge-*', 'logs')}, and come to ${join(dir, 'collector-*', 'files')}.`);
-tell('Kill what you like: kill -9 <pid>. Ctrl-C ends everything, and says whether all has arrived.');
+const hint = 'Kill what you like: kill -9 <pid>. Ctrl-C ends everything, and says whether all has arrived.';
+if (!process.stdout.isTTY) console.log(hint);
 for (let before = await look(agents, ask()); ;) {
   await sleep(1000);
   const now = await look(agents, ask());
   const shown = `${table(agents, cluster, before, now)}\n${edges.length * lines.written()} lines written`;
   // On a terminal, the same place again.
-  console.log(process.stdout.isTTY ? ['\x1b[H\x1b[J', ...news.slice(-8), '', shown].join('\n') : shown);
+  console.log(process.stdout.isTTY ? ['\x1b[H\x1b[J', ...news.slice(-8), '', shown, '', hint].join('\n') : shown);
   before = now;
   if (impatient || (stopping && settled(now) && balance().lost === 0)) break;
 }

@@ -21,7 +21,9 @@ const count = (metrics: Metrics | undefined, kind: string, key: string): number 
 
 const ledger = (metrics: Metrics): string => {
   const terms = (...keys: string[]) =>
-    keys.map(key => [key, count(metrics, 'FLOW', key)] as const).filter(([key, n]) => n !== 0 || key === 'held');
+    keys
+      .map(key => [key, count(metrics, 'FLOW', key)] as const)
+      .filter(([key, n]) => n !== 0 || key === 'accepted' || key === 'held');
   const side = (keys: readonly (readonly [string, number])[]) => keys.map(([key, n]) => `${n} ${key}`).join(' + ');
   return `${side(terms('accepted', 'copied'))} = ${side(terms('delivered', 'held', 'rejected', 'filtered', 'dropped', 'kept'))}`;
 };
@@ -46,7 +48,7 @@ export const table = (agents: readonly Agent[], cluster: Cluster, before: Look, 
     row('', 'pid', 'in/s', 'out/s', 'ledger'),
     ...agents.map(ofAgent),
     ...cluster.pids().map((pid, i) => row(`broker-${i + 1}`, pid ?? '-')),
-    `lag of partitions: ${lag ?? 'the brokers do not say'}`,
+    `lag in records, of each partition: ${lag ?? 'the brokers do not say'}`,
   ].join('\n');
 };
 
