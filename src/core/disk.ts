@@ -4,7 +4,8 @@
  *
  * What a disk promises, and nothing more:
  *
- * - Written bytes survive the end of the process. They survive a power cut only after {@link DiskFile.sync}.
+ * - Written bytes survive the end of the process. They survive a power cut only after {@link DiskFile.sync}, or when the file
+ *   was opened `synced`, where each write is a sync as well.
  * - A name that was made, renamed or removed survives a power cut only after {@link Disk.syncDirectory}.
  * - After a `sync` that failed nothing is known about what was written since the one before, and another `sync` that
  *   succeeds proves nothing.
@@ -30,9 +31,14 @@ export interface DiskFile {
   close(): Promise<void>;
 }
 
+/**
+ * `read`: there must be one. `write`: to read and write, made if there is none. `new`: there must be none. `synced`: as `write`,
+ * and each write syncs what it has written: one call of the system instead of two. Truncating does not.
+ */
+export type OpenMode = 'read' | 'write' | 'new' | 'synced';
+
 export interface Disk {
-  /** `read`: there must be one. `write`: to read and write, made if there is none. `new`: there must be none. */
-  open(path: string, mode: 'read' | 'write' | 'new'): Promise<DiskFile>;
+  open(path: string, mode: OpenMode): Promise<DiskFile>;
   /** Names in a directory; none if there is no such directory. */
   list(directory: string): Promise<string[]>;
   /** Replaces what has that name. */
@@ -55,8 +61,10 @@ export const systemDisk: Disk = {
   open: (path, mode) =>
     named(path, async () => {
       const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants;
-      const flags = { read: O_RDONLY, write: O_RDWR | O_CREAT, new: O_RDWR | O_CREAT | O_EXCL }[mode];
-      return new SystemFile(path, await fs.promises.open(path, flags));
+      const write = O_RDWR | O_CREAT;
+      const flags = { read: O_RDONLY, write, new: write | O_EXCL, synced: write | dataSync }[mode];
+      const handle = await fs.promises.open(path, flags);
+      return new SystemFile(path, handle, mode === 'synced' && dataSync === 0);
     }),
   list: directory =>
     named(directory, () =>
@@ -85,6 +93,9 @@ export const systemDisk: Disk = {
   lock: (directory, report) => named(directory, () => lockDirectory(directory, { report })),
 };
 
+/** Windows has no such flag: 0. */
+const dataSync = (fs.constants as { O_DSYNC?: number }).O_DSYNC ?? 0;
+
 const syncDirectory = async (directory: string): Promise<void> => {
   // Windows can not, and need not.
   if (process.platform === 'win32') return;
@@ -107,10 +118,13 @@ export const isTaken = (error: unknown): boolean =>
 class SystemFile implements DiskFile {
   readonly path: string;
   readonly #handle: fs.promises.FileHandle;
+  readonly #syncsWrites: boolean;
 
-  constructor(path: string, handle: fs.promises.FileHandle) {
+  /** `syncsWrites`: that the system does not do it by itself. */
+  constructor(path: string, handle: fs.promises.FileHandle, syncsWrites: boolean) {
     this.path = path;
     this.#handle = handle;
+    this.#syncsWrites = syncsWrites;
   }
 
   read(buffer: Buffer, position: number): Promise<number> {
@@ -126,7 +140,10 @@ class SystemFile implements DiskFile {
   }
 
   write(pieces: readonly Buffer[], position: number): Promise<void> {
-    return named(this.path, () => writeAt(this.#handle.fd, pieces, position));
+    return named(this.path, async () => {
+      await writeAt(this.#handle.fd, pieces, position);
+      if (this.#syncsWrites) await this.#handle.datasync();
+    });
   }
 
   sync(): Promise<void> {

@@ -33,6 +33,16 @@ describe('the disk', () => {
     expect(await systemDisk.free(dir)).toBeGreaterThan(0);
   });
 
+  it('asks the system to sync each write of a file that is opened so', async () => {
+    const open = vi.spyOn(fs.promises, 'open');
+    const path = join(dir, 'file');
+    const file = await systemDisk.open(path, 'synced');
+    await file.write([Buffer.from('hello')], 0);
+    await file.close();
+    expect(fs.readFileSync(path, 'latin1')).toBe('hello');
+    expect((open.mock.calls[0]?.[1] as number) & fs.constants.O_DSYNC).toBe(fs.constants.O_DSYNC);
+  });
+
   it('makes directories that are safe, each in the one above it', async () => {
     const open = vi.spyOn(fs.promises, 'open');
     await systemDisk.makeDirectory(join(dir, 'a/b/c'));

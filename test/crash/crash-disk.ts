@@ -9,12 +9,14 @@
  * - A `sync` that fails drops what it likes of what was not safe, and forgets that there was anything: the next one succeeds.
  *   Reading may go on showing what was dropped.
  *
+ * A write to a file that was opened `synced` is a write and a sync, and may end between them.
+ *
  * Calls take a random number of turns, so that calls that overlap happen in any order.
  *
  * @module
  */
 import { dirname } from 'node:path';
-import { diskError, type Disk, type DiskFile } from '../../src/core/disk.ts';
+import { diskError, type Disk, type DiskFile, type OpenMode } from '../../src/core/disk.ts';
 
 export type Random = () => number;
 
@@ -242,7 +244,7 @@ export class CrashDisk implements Disk {
 
   // --- Disk
 
-  async open(path: string, mode: 'read' | 'write' | 'new'): Promise<DiskFile> {
+  async open(path: string, mode: OpenMode): Promise<DiskFile> {
     return this.#call({ name: 'open', path }, () => {
       let inode = this.#seen.get(path);
       if (inode === undefined) {
@@ -252,7 +254,7 @@ export class CrashDisk implements Disk {
         inode = new Inode();
         this.#change({ directory: dirname(path), to: path, inode });
       } else if (mode === 'new') throw failure('EEXIST', path);
-      else if (mode === 'write' && this.readOnly) throw failure('EROFS', path);
+      else if (mode !== 'read' && this.readOnly) throw failure('EROFS', path);
       const file = this.#file(path, inode, mode);
       this.opened.add(file);
       return file;
@@ -313,7 +315,7 @@ export class CrashDisk implements Disk {
     );
   }
 
-  #file(path: string, inode: Inode, mode: 'read' | 'write' | 'new'): DiskFile {
+  #file(path: string, inode: Inode, mode: OpenMode): DiskFile {
     const use = <R>(name: Operation['name'], act: () => R, failed?: () => void): Promise<R> =>
       this.#call(
         { name, path },
@@ -346,6 +348,7 @@ export class CrashDisk implements Disk {
           await use('write', put, putPart);
           from = to;
         }
+        if (mode === 'synced') await file.sync();
       },
       sync: () =>
         use(

@@ -18,27 +18,25 @@ export interface Mutant {
   readonly by: 'crash' | 'damage';
 }
 
-const commitSync = "=== 'commit') await this.#sync(file);";
+const synced = "this.#syncsWrites ? 'synced' : 'write'";
+const groupWrite = 'await file.write(pieces.all(), segment.length);';
 const sound = 'return crc32(head, salt) === crc;';
 
 export const mutants: Readonly<Record<string, Mutant>> = {
   'skips the fsync of a group': {
     by: 'crash',
-    patches: [['log.ts', commitSync, "=== 'commit') this.counters.SyncCount++;"]],
+    patches: [['log.ts', synced, "'write'"]],
   },
   'B1 confirms before the fsync': {
     by: 'crash',
-    patches: [['log.ts', commitSync, "=== 'commit') void this.#sync(file).catch(() => undefined);"]],
+    patches: [
+      ['log.ts', synced, "'write'"],
+      ['log.ts', groupWrite, `${groupWrite} void file.sync().catch(() => undefined);`],
+    ],
   },
   'confirms before the write': {
     by: 'crash',
-    patches: [
-      [
-        'log.ts',
-        'await file.write(pieces.all(), segment.length);',
-        'void file.write(pieces.all(), segment.length).catch(() => undefined);',
-      ],
-    ],
+    patches: [['log.ts', groupWrite, 'void file.write(pieces.all(), segment.length).catch(() => undefined);']],
   },
   'trusts the length field': {
     by: 'crash',
@@ -59,7 +57,12 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   'renames a segment before its header is safe': {
     by: 'crash',
     patches: [
-      ['log.ts', 'await this.#sync(file);\n      await disk.rename(from, path);', 'await disk.rename(from, path);'],
+      ['log.ts', 'await disk.rename(from, path);', ''],
+      [
+        'log.ts',
+        'await file.write([bytes], 0);',
+        'await disk.rename(from, path);\n      await file.write([bytes], 0);',
+      ],
     ],
   },
   'B2 lets segments go before the checkpoint is safe': {
@@ -101,7 +104,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   'leaves a torn tail': { by: 'crash', patches: [['recovery.ts', 'await file.truncate(length);', '']] },
   'asks for the fsync again after it has failed': {
     by: 'crash',
-    patches: [['log.ts', 'await file.sync();', 'await file.sync().catch(() => file.sync());']],
+    patches: [['log.ts', groupWrite, 'await file.write(pieces.all(), segment.length).catch(() => file.sync());']],
   },
   'takes the watermark over a hole': {
     by: 'crash',
