@@ -1,5 +1,6 @@
 import { createServer } from 'node:net';
 import { once } from 'node:events';
+import { Kafka as Kafkajs, logLevel } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { toError } from '../../src/core/errors.ts';
 import type {
@@ -49,7 +50,7 @@ describeKafka('kafkajs, the adapter', () => {
     kafka = await startKafka({
       security: ['none', 'tls', 'mtls', 'sasl', 'sasl_tls'],
       acls: true,
-      properties: { 'connections.max.reauth.ms': 3000 },
+      properties: { 'connections.max.reauth.ms': 3000, 'group.min.session.timeout.ms': 1000 },
     });
   });
   afterAll(async () => {
@@ -202,6 +203,50 @@ describeKafka('kafkajs, the adapter', () => {
     expect([...given.values()].flatMap(mine => [...mine]).sort((a, b) => a - b)).toEqual(
       Array.from({ length: 12 }, (_, partition) => partition),
     );
+  });
+
+  it('stays in its group while its reader takes longer than a session, which the consumer of kafkajs does not', async () => {
+    const topic = await topicOf();
+    const client = await connect();
+    await write(client, topic, [text('a')]);
+    const session = { sessionTimeout: 1500, heartbeatInterval: 200 };
+    const members = async (groupId: string) => {
+      const { groups } = await kafka.admin(admin => admin.describeGroups([groupId]));
+      return groups[0]?.members.map(({ memberId }) => memberId) ?? [];
+    };
+
+    const theirGroup = newName();
+    const theirs = new Kafkajs({ brokers: kafka.bootstrap, logLevel: logLevel.NOTHING }).consumer({
+      groupId: theirGroup,
+      ...session,
+    });
+    closers.push(() => theirs.disconnect());
+    const begun = new AbortController();
+    const busy = new AbortController();
+    await theirs.connect();
+    await theirs.subscribe({ topic, fromBeginning: true });
+    await theirs.run({
+      eachMessage: async () => {
+        begun.abort();
+        if (!busy.signal.aborted) await once(busy.signal, 'abort');
+      },
+    });
+    await until(() => begun.signal.aborted);
+    await expect.poll(() => members(theirGroup), { timeout: 20_000 }).toEqual([]);
+    busy.abort();
+
+    const ourGroup = newName();
+    const { reader, consumer } = read(client, [topic], { groupId: ourGroup, ...session });
+    await until(() => reader.read.length === 1);
+    consumer.pause([{ topic, partition: 0 }]);
+    const before = await members(ourGroup);
+    expect(before).toHaveLength(1);
+    await new Promise(resolve => setTimeout(resolve, 3 * session.sessionTimeout));
+    expect(await members(ourGroup)).toEqual(before);
+    expect(reader.troubles).toEqual([]);
+    consumer.resume([{ topic, partition: 0 }]);
+    await write(client, topic, [text('b')]);
+    await until(() => reader.read.length === 2);
   });
 
   describe('lets itself in', () => {
