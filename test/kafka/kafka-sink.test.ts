@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { inScope, Scope } from '../../src/core/scope.ts';
 import {
@@ -14,7 +17,16 @@ import { kafkaSink } from '../../src/kafka.ts';
 import { compressions } from '../../src/protocols/kafka/client.ts';
 import { partitionOf } from '../../src/protocols/kafka/partitioner.ts';
 import { recordingLog } from '../../src/testing/index.ts';
-import { describeKafka, kafkaUsers, kafkaVersions, startKafka, type Kafka, type KafkaVersion } from './brokers.ts';
+import {
+  describeKafka,
+  kafkaUsers,
+  kafkaVersions,
+  oauthToken,
+  startKafka,
+  type Kafka,
+  type KafkaVersion,
+  type Security,
+} from './brokers.ts';
 
 type Options = Partial<Parameters<typeof kafkaSink>[0]>;
 type Tell = (what: Settled) => void;
@@ -53,7 +65,7 @@ describeKafka('the Kafka sink', () => {
   describe.each(kafkaVersions)('on Kafka %s', (version: KafkaVersion) => {
     let kafka: Kafka;
     beforeAll(async () => {
-      kafka = await startKafka({ version, security: ['none', 'sasl_tls'] });
+      kafka = await startKafka({ version, security: ['none', 'sasl_tls', 'mtls'] });
     });
     afterAll(() => kafka.stop());
 
@@ -138,23 +150,44 @@ describeKafka('the Kafka sink', () => {
       expect(await kafka.ends('grows')).toEqual([1, 1]);
     });
 
-    test('logs in as the properties of Java say', async () => {
-      await kafka.createTopic('secure');
-      const [user, password] = Object.entries(kafkaUsers)[0] as [string, string];
-      const module = 'org.apache.kafka.common.security.scram.ScramLoginModule';
-      vi.stubEnv('KAFKA_SINK_PW', password);
-      const { put } = await opened({
-        bootstrapServers: kafka.bootstrapOf('sasl_tls'),
-        topic: 'secure',
-        producer: {
+    describe('gets in as the properties of Java say', () => {
+      const module = 'org.apache.kafka.common.security';
+      const secret = 'username="alice" password="env:KAFKA_SINK_PW"';
+      const logins: Record<string, string> = {
+        PLAIN: `${module}.plain.PlainLoginModule required ${secret};`,
+        'SCRAM-SHA-256': `${module}.scram.ScramLoginModule required ${secret};`,
+        'SCRAM-SHA-512': `${module}.scram.ScramLoginModule required ${secret};`,
+        OAUTHBEARER: `${module}.oauthbearer.OAuthBearerLoginModule required token="env:KAFKA_SINK_TOKEN";`,
+      };
+      const written = async (topic: string, way: Security, producer: Record<string, string>) => {
+        await kafka.createTopic(topic);
+        const { put } = await opened({ bootstrapServers: kafka.bootstrapOf(way), topic, producer });
+        expect(await put(event('x'))).toBe('acked');
+        expect(await kafka.ends(topic)).toEqual([1]);
+      };
+
+      test.each(Object.entries(logins))('%s over TLS', async (mechanism, jaas) => {
+        vi.stubEnv('KAFKA_SINK_PW', kafkaUsers.alice);
+        vi.stubEnv('KAFKA_SINK_TOKEN', oauthToken('alice'));
+        await written(mechanism, 'sasl_tls', {
           'security.protocol': 'SASL_SSL',
-          'sasl.mechanism': 'SCRAM-SHA-512',
-          'sasl.jaas.config': `${module} required username="${user}" password="env:KAFKA_SINK_PW";`,
+          'sasl.mechanism': mechanism,
+          'sasl.jaas.config': jaas,
           'ssl.truststore.certificates': String(kafka.certificates?.ca),
-        },
+        });
       });
-      expect(await put(event('x'))).toBe('acked');
-      expect(await kafka.ends('secure')).toEqual([1]);
+
+      test('certificates of both sides, in files', async () => {
+        const { ca, client } = kafka.certificates!;
+        const folder = mkdtempSync(join(tmpdir(), 'kafka-sink-'));
+        writeFileSync(join(folder, 'ca.pem'), ca);
+        writeFileSync(join(folder, 'client.pem'), `${client.key}\n${client.cert}`);
+        await written('certificates', 'mtls', {
+          'security.protocol': 'SSL',
+          'ssl.truststore.location': join(folder, 'ca.pem'),
+          'ssl.keystore.location': join(folder, 'client.pem'),
+        }).finally(() => rmSync(folder, { recursive: true }));
+      });
     });
   });
 
