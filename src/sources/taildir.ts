@@ -205,8 +205,6 @@ class Tailing implements SourceSession<Sent> {
   #saveTimer: Timer;
   #saving: Promise<void> | undefined;
   #written = Promise.resolve();
-  /** Positions cannot be written, and that was reported. */
-  #saveFailing = false;
   /** Somebody was told that compressed files are not read. */
   #saidCompressed = false;
 
@@ -223,6 +221,8 @@ class Tailing implements SourceSession<Sent> {
       NulFileCount: 0,
       LostByteCount: 0,
       PositionWriteFail: 0,
+      // 1 while positions cannot be written, which was reported.
+      Unhealthy: 0,
     };
     this.#counters = Object.assign(context.counters, { ...own, ...context.counters });
     this.#prefix = prefixOf('taildir', options.positionFile);
@@ -250,6 +250,7 @@ class Tailing implements SourceSession<Sent> {
     );
     // Trouble with it shows at the start.
     await this.#save();
+    this.#counters['Unhealthy'] = 0;
     await this.#discovery.start();
     this.#scanned = true;
     this.#work();
@@ -643,13 +644,13 @@ class Tailing implements SourceSession<Sent> {
     const { log, name } = this.#context;
     try {
       await this.#save();
-      if (this.#saveFailing) log.info(`${name}: positions can be written again.`);
-      this.#saveFailing = false;
+      if (this.#counters['Unhealthy'] === 1) log.info(`${name}: positions can be written again.`);
+      this.#counters['Unhealthy'] = 0;
     } catch (cause) {
       this.#count('PositionWriteFail', 1);
-      if (!this.#saveFailing)
+      if (this.#counters['Unhealthy'] === 0)
         log.error(`${name}: ${toError(cause).message} It is tried again; a crash now repeats lines.`, { cause });
-      this.#saveFailing = true;
+      this.#counters['Unhealthy'] = 1;
     }
   }
 

@@ -523,8 +523,10 @@ describe('exact tailing', () => {
     append(['2']);
     await until(() => counters(tail)['PositionWriteFail']! >= 3);
     expect(tail.said(/positions cannot be written: .*the disk is full/)).toBe(1);
+    expect(counters(tail)).toMatchObject({ Unhealthy: 1 });
     full = false;
     await until(() => tail.said(/positions can be written again/) === 1);
+    expect(counters(tail)).toMatchObject({ Unhealthy: 0 });
     append(['3']);
     await exactly(tail, ['1', '2', '3']);
   });
