@@ -429,6 +429,8 @@ export class EventLog {
     this.counters.BytesWritten += offset - segment.length;
     this.#uncheckedBytes += offset - segment.length;
     active.group++;
+    // It says how far the log goes: else nobody would miss what was in a file that is gone.
+    this.#checkpointDue = true;
     segment.length = offset;
     segment.end = this.#end = seq;
     segment.bytesAfter = this.#bytes = bytes;

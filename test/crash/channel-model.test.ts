@@ -1,6 +1,7 @@
 /**
  * The whole file channel against a model: puts, acks, nacks, full and failing disks, stops, kills and power cuts in any order.
- * Everything that it holds is out, in order, at any quiet moment.
+ * Everything that it holds is out, in order, at any quiet moment. `CRASH_SEED=<seed of a failure>` plays all of that run again,
+ * `CRASH_RUNS=5000` plays many.
  */
 import { reseed } from './determinism.ts';
 import fc from 'fast-check';
@@ -264,7 +265,10 @@ test(
         await real.open();
         await fc.asyncModelRun(() => ({ model: new Model(), real }), some);
       }),
-      { numRuns: Number(process.env['CRASH_RUNS'] ?? 200) },
+      {
+        numRuns: Number(process.env['CRASH_RUNS'] ?? 200),
+        ...(process.env['CRASH_SEED'] !== undefined && { seed: Number(process.env['CRASH_SEED']) }),
+      },
     );
     if (process.env['CRASH_SHOW'] !== undefined) console.log(seen);
     for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(0);

@@ -153,6 +153,21 @@ describe('behind the last frame', () => {
   });
 });
 
+test('what is in a file that is gone altogether is missed as far as the last checkpoint goes', async () => {
+  const disk = newDisk();
+  const own = context(disk);
+  const log = await EventLog.open(optionsOf(), own);
+  await new Promise((resolve, reject) => log.append(Batch.of([event('a'), event('b')]), resolve, reject));
+  await own.clock.advance(30_000);
+  const crashed = disk.kill(seededRandom(1));
+  crashed.take(segmentsOf(crashed)[0]!);
+  expect(await deliver(crashed)).toMatchObject({
+    bodies: [],
+    lost: 2,
+    reports: [expect.stringMatching(/2 events, numbers 0 to 1, are missing/)],
+  });
+});
+
 test('a bad frame with later groups behind it stays: only the reader passes it', async () => {
   const disk = await written();
   const last = segmentsOf(disk).at(-1)!;

@@ -422,6 +422,55 @@ describe('damage', () => {
     expect(scope.metrics.snapshot()['CHANNEL.file']).toMatchObject({ LostEventCount: 10 });
   });
 
+  it.each([
+    ['is to be read', 1],
+    ['is being read', 0],
+    ['is written to', -1],
+  ])('of a file that goes while it %s is reported, and the rest is delivered', async (_, at) => {
+    const options = { maxFileSize: 4096, cacheBytes: 1 };
+    const names = () => fs.readdirSync(dir).filter(name => name.endsWith('.seg'));
+    const texts: string[] = [];
+    const log = recordingLog();
+    const open = () => inScope(new Scope({ log }), () => fileChannel.create(own(options)));
+    const put = async (channel: Channel, count: number, from: number) => {
+      const input = channel.input();
+      let n = from;
+      createSource(
+        emitter => {
+          for (; n < from + count; n++) emitter.emit([event(String(n).padEnd(400, '.'))]);
+          emitter.complete();
+          return {};
+        },
+        { maxInFlight: { deliveries: 1000 } },
+      ).subscribe(input);
+      await input.done;
+    };
+    const channel = open();
+    for (let from = 0; from < 55; from += 5) await put(channel, 5, from);
+    expect(names().length).toBeGreaterThan(3);
+    const gone = names().at(at)!;
+    fs.rmSync(join(dir, gone));
+    await put(channel, 1, 55);
+    await channel.close();
+    const first = Number(gone.slice(0, 20));
+    const end = Number(
+      names()
+        .find(name => name > gone)
+        ?.slice(0, 20) ?? 56,
+    );
+    expect(end === 56).toBe(at < 0);
+    const again = open();
+    again.output().subscribe(createSink(events => void texts.push(...events.map(({ body }) => body.toString()))));
+    await put(again, 5, 56);
+    await again.closed;
+    const left = numbers(61).filter(text => Number(text) < first || Number(text) >= end);
+    expect(texts.map(text => text.replaceAll('.', ''))).toEqual(left);
+    expect(log.entries.map(({ message }) => message).join('\n')).toContain(
+      `${end - first} events, numbers ${first} to ${end - 1}, are missing`,
+    );
+    expect(again.counters).toMatchObject({ LostEventCount: end - first });
+  });
+
   it('of both slots of the checkpoint costs nothing: everything comes again', async () => {
     await fill(10);
     const path = join(dir, 'acked.checkpoint');
