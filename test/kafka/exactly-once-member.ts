@@ -13,6 +13,7 @@ export interface Orders {
   readonly to: string;
 }
 
+export const batchSize = 100;
 /** Of every seven blocks of records one is left out, which is several deliveries. */
 export const isKept = (number: number): boolean => Math.floor(number / 250) % 7 !== 3;
 
@@ -24,7 +25,7 @@ if (orders?.startsWith('{') === true) {
       bootstrapServers,
       groupId,
       topics: [from],
-      batchSize: 100,
+      batchSize,
       // Or the sink would follow it.
       setTopicHeader: false,
       exactlyOnce: true,
@@ -48,5 +49,4 @@ if (orders?.startsWith('{') === true) {
     }),
   );
   process.once('SIGTERM', () => void flow.stop().then(() => process.exit()));
-  process.stdout.write('up\n');
 }

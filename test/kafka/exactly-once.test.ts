@@ -7,15 +7,15 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { poll } from '../../bench/processes.ts';
 import { quietLog } from '../../src/core/scope.ts';
-import type { KafkaClient } from '../../src/protocols/kafka/client.ts';
+import type { KafkaClient, ReadRecord } from '../../src/protocols/kafka/client.ts';
 import { kafkajs } from '../../src/protocols/kafka/kafkajs.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { bundle } from '../bundle.ts';
 import { describeKafka, startKafka, type Kafka } from './brokers.ts';
-import { isKept, type Orders } from './exactly-once-member.ts';
+import { batchSize, isKept, type Orders } from './exactly-once-member.ts';
 
 const seed = Number(process.env['KILL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 const partitions = 3;
@@ -24,37 +24,35 @@ const members = 3;
 const harms = 16;
 const groupId = 'movers';
 
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+/** What is made of so many records of one partition. */
+const keptUpTo = (count: number) => Array.from({ length: count }, (_, number) => number).filter(isKept);
+
 let program: string;
 beforeAll(async () => {
   program = await bundle(join(import.meta.dirname, 'exactly-once-member.ts'));
 });
 afterAll(() => rmSync(dirname(program), { recursive: true }));
 
-/** How many records a partition has up to these offsets, aborted ones too. */
-const countAll = async (client: KafkaClient, topic: string, last: readonly number[]): Promise<number> => {
-  let count = 0;
-  const left = new Set(last.keys());
-  await new Promise<void>(resolve => {
-    const consumer = client.consumer(
-      { groupId: 'counting', topics: [topic], readCommitted: false },
-      {
-        assigned: given => given.map(({ first }) => first),
-        revoked: () => undefined,
-        records: ({ partition }, records) => {
-          const end = last[partition] as number;
-          for (const { offset } of records) {
-            if (offset <= end) count++;
-            if (offset >= end) left.delete(partition);
-          }
-          if (left.size === 0) void consumer.close().then(resolve);
-        },
-        outOfRange: ({ first }) => first,
-        trouble: () => undefined,
-        recovered: () => undefined,
+/** Counts the records of a topic as they come, aborted ones too. */
+const counting = (client: KafkaClient, topic: string) => {
+  const seen = { count: 0, next: new Array<number>(partitions).fill(0) };
+  const consumer = client.consumer(
+    { groupId: 'counting', topics: [topic], readCommitted: false },
+    {
+      assigned: given => given.map(({ partition }) => seen.next[partition] as number),
+      revoked: () => undefined,
+      records: ({ partition }, records) => {
+        const fresh = records.filter(({ offset }) => offset >= (seen.next[partition] as number));
+        seen.count += fresh.length;
+        seen.next[partition] = (records.at(-1) as ReadRecord).offset + 1;
       },
-    );
-  });
-  return count;
+      outOfRange: ({ first }) => first,
+      trouble: () => undefined,
+      recovered: () => undefined,
+    },
+  );
+  return { seen, close: () => consumer.close() };
 };
 
 for (const [version, nodes] of [
@@ -80,7 +78,7 @@ for (const [version, nodes] of [
       await kafka.stop();
     });
 
-    test(`each record is there once, and in order; KILL_SEED=${seed}`, { timeout: 240_000 }, async () => {
+    test(`each record is there once, and in order; KILL_SEED=${seed}`, { timeout: 360_000 }, async () => {
       const random = seededRandom(seed);
       const producer = client.producer();
       let written = 0;
@@ -99,13 +97,21 @@ for (const [version, nodes] of [
       const start = (): ChildProcess =>
         spawn(process.execPath, [program, JSON.stringify(orders)], { stdio: ['ignore', 'ignore', 'inherit'] });
       const running = Array.from({ length: members }, start);
-      const moved = async () => {
+      const offsets = async () => {
         const [of] = await kafka.admin(ask => ask.fetchOffsets({ groupId, topics: ['in'] }));
-        return of!.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
+        return of!.partitions.map(({ offset }) => Math.max(0, Number(offset)));
       };
+      const moved = async () => sum(await offsets());
+      const all = counting(client, 'out');
+      onTestFinished(() => all.close());
+      /** More is there than what is committed, and what may be under way. */
+      const aborted = async () =>
+        all.seen.count >
+        sum((await poll('no offsets', offsets)).map(offset => keptUpTo(offset).length)) + partitions * batchSize;
       let left = 0;
       try {
-        for (let harm = 0; harm < harms; harm++) {
+        // Whether a harm meets a transaction is chance. It goes on until one has.
+        for (let harm = 0; harm < harms || (harm < 4 * harms && !(await aborted())); harm++) {
           await write(perPartition / harms);
           // Nobody is harmed who has nothing in hand.
           left = await poll('nothing moves', async () => {
@@ -133,25 +139,27 @@ for (const [version, nodes] of [
             running[at] = start();
           }
         }
-        const all = partitions * perPartition;
-        await poll('not all is moved', async () => ((await moved()) === all ? true : undefined), { timeout: 120_000 });
+        const total = partitions * written;
+        await poll('not all is moved', async () => ((await moved()) === total ? true : undefined), {
+          timeout: 120_000,
+        });
       } finally {
         for (const child of running) child.kill('SIGKILL');
         await producer.close();
       }
 
-      const kept = Array.from({ length: perPartition }, (_, number) => number).filter(isKept);
+      const kept = keptUpTo(written);
       const found = await kafka.read('out');
       for (const records of found) expect(records.map(({ value }) => Number(value))).toEqual(kept);
-      const all = await countAll(
-        client,
-        'out',
-        found.map(records => records.at(-1)!.offset),
+      await poll('not all is counted', () =>
+        found.every((records, partition) => (all.seen.next[partition] as number) > records.at(-1)!.offset)
+          ? true
+          : undefined,
       );
       // What happened on the way: transactions were aborted, and partitions went from one member to another.
-      expect(all - partitions * kept.length).toBeGreaterThan(0);
+      expect(all.seen.count - partitions * kept.length).toBeGreaterThan(0);
       const writers = found.map(records => records.map(({ headers }) => String(headers['pid'])));
       const handovers = writers.map(pids => pids.filter((pid, i) => i > 0 && pid !== pids[i - 1]).length);
-      expect(handovers.reduce((sum, count) => sum + count)).toBeGreaterThan(2);
+      expect(sum(handovers)).toBeGreaterThan(2);
     });
   });
