@@ -89,16 +89,6 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     by: 'crash',
     patches: [['log.ts', "if (this.#options.fsync === 'never' || active.failed) return;", 'return;']],
   },
-  'leaves a damaged slot of the checkpoint as it is': {
-    by: 'crash',
-    patches: [
-      [
-        'log.ts',
-        "await checkpoint.sync();\n      // Without it a power cut could take the checkpoint's name",
-        "// Without it a power cut could take the checkpoint's name",
-      ],
-    ],
-  },
   'has one slot only': { by: 'crash', patches: [['register.ts', 'this.#slot = 1 - this.#slot;\n', '']] },
   'writes both slots without a sync': { by: 'crash', patches: [['register.ts', 'await this.#file.sync();', '']] },
   'leaves a torn tail': { by: 'crash', patches: [['recovery.ts', 'await file.truncate(length);', '']] },

@@ -190,6 +190,21 @@ test('a segment that was begun and never used is removed', async () => {
   expect(disk.files.has(path)).toBe(false);
 });
 
+test.each([0, 1])('a damaged slot of the checkpoint is told once, and written anew: slot %i', async slot => {
+  const disk = await written();
+  flip(disk, '/log/acked.checkpoint', slot * 4096 + 30);
+  const said: string[] = [];
+  const open = (on: CrashDisk) =>
+    EventLog.open(
+      optionsOf(),
+      context(on, ({ message }) => said.push(message)),
+    );
+  await open(disk);
+  expect(said).toEqual([expect.stringContaining('1 of its 2 slots are damaged')]);
+  await open(disk.cut(seededRandom(slot)));
+  expect(said).toHaveLength(1);
+});
+
 test('what does not begin like a segment is set aside, not deleted', async () => {
   const disk = await written();
   const [first] = segmentsOf(disk);
