@@ -133,6 +133,10 @@ export const toError = (thrown: unknown): Error => (thrown instanceof Error ? th
 /** True when repeating cannot help: a sink that throws this rejects the event instead of retrying it. */
 export const isPermanent = (error: unknown): boolean => error instanceof MillraceError && !error.retriable;
 
+/** What errors of one kind have in common, wherever they come from: the code, or without one the message. */
+export const kindOf = (error: Error | undefined): string | undefined =>
+  error instanceof MillraceError ? error.code : error?.message;
+
 /** The operating system's code of an error (`ENOENT`, `EADDRINUSE` …), if it has one. */
 export const systemCode = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;

@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import type { SourceTuning } from '../../src/core/component.ts';
+import { MillraceError } from '../../src/core/errors.ts';
 import { event, headers, type FlumeEvent } from '../../src/core/event.ts';
 import { run } from '../../src/core/flow.ts';
 import { currentScope, inScope, Scope } from '../../src/core/scope.ts';
 import { encodeAvroEvent } from '../../src/protocols/avro-event.ts';
-import type { KafkaConnector, NewRecord, TopicPartition } from '../../src/protocols/kafka/client.ts';
+import type { ConsumerListener, KafkaConnector, NewRecord, TopicPartition } from '../../src/protocols/kafka/client.ts';
 import { kafkaSource, type KafkaSourceOptions } from '../../src/sources/kafka.ts';
 import {
   FakeClock,
@@ -468,6 +469,25 @@ describe('offsets that are not there', () => {
 });
 
 describe('trouble', () => {
+  test('is told once, in whatever words and of whatever partitions it comes again', async () => {
+    const { clock, cluster, start, messages } = setUp();
+    let listener: ConsumerListener | undefined;
+    const connect: KafkaConnector = async settings => {
+      const client = await cluster.connect(settings);
+      return { ...client, consumer: (options, given) => client.consumer(options, (listener = given)) };
+    };
+    const { metrics } = start({ connect });
+    await clock.advance(100);
+    for (const one of ['t-0', 't-1', 't-0', 't-2'])
+      listener?.trouble(new MillraceError('MR_KAFKA', `${one} has no leader.`));
+    expect(messages('error')).toEqual(['kafka: t-0 has no leader. It is tried again.']);
+    expect(metrics.troubles.get('kafka')?.message).toBe('t-2 has no leader.');
+    listener?.trouble(new MillraceError('MR_KAFKA_LOGIN', 'No way in.'));
+    listener?.recovered();
+    expect(messages('error')).toHaveLength(2);
+    expect(messages('info')).toEqual(['kafka: what was wrong is over: No way in.']);
+  });
+
   test('brokers that are away are reported and waited for, and so is a topic that is missing', async () => {
     const { clock, cluster, write, start, messages } = setUp({});
     cluster.down();

@@ -9,7 +9,7 @@ import type { Timer } from '../../core/clock.ts';
 import { defineChannel, type EventChannel, type Store, type StoreContext } from '../../core/channel.ts';
 import type { Finding, ProbeContext } from '../../core/component.ts';
 import { Deque } from '../../core/deque.ts';
-import { isPermanent, toError } from '../../core/errors.ts';
+import { isPermanent, kindOf, toError } from '../../core/errors.ts';
 import { Batch, headers, noHeaders, type FlumeEvent } from '../../core/event.ts';
 import { flag, int, text } from '../../core/options.ts';
 import { Entry } from '../../core/outlet.ts';
@@ -400,7 +400,8 @@ class KafkaStore implements Store {
     const { put } = this.#troubles;
     this.#troubles = { ...this.#troubles, ...now };
     const wrong = this.#troubles.put ?? this.#troubles.take;
-    if (this.#troubles.put?.message !== put?.message) {
+    // The same in another partition is no news.
+    if (kindOf(this.#troubles.put) !== kindOf(put)) {
       if (this.#troubles.put === undefined) log.info(`${name}: puts are confirmed again.`);
       else log.error(`${name}: a put was not confirmed: ${this.#troubles.put.message}`, { cause: this.#troubles.put });
     }

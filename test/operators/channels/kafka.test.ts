@@ -160,6 +160,25 @@ describe('putting', () => {
     expect(log.entries[0]?.message).toMatch(/^kafka: a put was not confirmed: .*flume-channel/);
   });
 
+  test('puts that fail for hours in other and other places are one line in the log', async () => {
+    const { clock, log, cluster, inWorld, options } = setUp({ 'flume-channel': 3 });
+    const at = (partition: number) => ({ topic: 'flume-channel', partition });
+    cluster.down(at(0));
+    await inWorld(async () => {
+      const channel = kafkaChannel.create(options({ partitionIdHeader: 'p' }));
+      const emit = ['0', '1', '2'].map(p => event(p, headers({ p })));
+      scriptedSource([{ emit }]).subscribe(channel.input());
+      for (let turn = 0; turn < 60; turn++) {
+        await clock.advance(60_000);
+        cluster.down(at((turn + 1) % 3));
+        cluster.up(at(turn % 3));
+      }
+      for (const partition of [0, 1, 2]) cluster.up(at(partition));
+      await clock.settle(channel.closed);
+    });
+    expect(log.entries.map(({ level }) => level)).toEqual(['error', 'info']);
+  });
+
   test('a put that was not confirmed is nacked, with all that waits behind it, and reported until one is', async () => {
     const { clock, log, cluster, inWorld, options } = setUp({ 'flume-channel': 1 });
     cluster.script('sendRefused');
