@@ -14,7 +14,7 @@ import { AckedInOrder, type Sent } from '../../core/acked-in-order.ts';
 import { backoffDelay, type Timer } from '../../core/clock.ts';
 import { Deque } from '../../core/deque.ts';
 import type { ToldOfGaps } from '../../core/delivery.ts';
-import { MillraceError, toError } from '../../core/errors.ts';
+import { kindOf, MillraceError, toError } from '../../core/errors.ts';
 import { event, headers, type FlumeEvent } from '../../core/event.ts';
 import type { Context } from '../../core/scope.ts';
 import { TransactedPartition, type TransactedRange } from './exactly-once.ts';
@@ -618,7 +618,7 @@ export class GroupReader implements ConsumerListener {
 
   trouble(cause: Error): void {
     const { log, name } = this.#context;
-    if (this.#trouble?.message !== cause.message) log.error(`${name}: ${cause.message} It is tried again.`, { cause });
+    if (kindOf(this.#trouble) !== kindOf(cause)) log.error(`${name}: ${cause.message} It is tried again.`, { cause });
     this.#trouble = cause;
     this.#health();
   }
