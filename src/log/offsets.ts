@@ -46,13 +46,14 @@ export class Offsets extends Map<string, string> {
 /** Nothing if it is too long to be kept. */
 export const encodeOffset = (offset: SourceOffset | undefined): Buffer => {
   if (offset === undefined) return none;
-  const [key, value] = [Buffer.from(offset.key), Buffer.from(offset.value)];
-  if (key.length > 0xff || value.length > 0x1000) return none;
-  const bytes = Buffer.allocUnsafe(3 + key.length + value.length);
-  bytes.writeUInt8(key.length, 0);
-  key.copy(bytes, 1);
-  bytes.writeUInt16LE(value.length, 1 + key.length);
-  value.copy(bytes, 3 + key.length);
+  const { key, value } = offset;
+  const [keyLength, valueLength] = [Buffer.byteLength(key), Buffer.byteLength(value)];
+  if (keyLength > 0xff || valueLength > 0x1000) return none;
+  const bytes = Buffer.allocUnsafe(3 + keyLength + valueLength);
+  bytes.writeUInt8(keyLength, 0);
+  bytes.write(key, 1);
+  bytes.writeUInt16LE(valueLength, 1 + keyLength);
+  bytes.write(value, 3 + keyLength);
   return bytes;
 };
 
