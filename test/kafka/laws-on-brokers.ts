@@ -5,12 +5,12 @@ import { Cluster } from '../../src/protocols/kafka/brokers/cluster.ts';
 import { leaveGroup } from '../../src/protocols/kafka/brokers/requests.ts';
 import { loadKafkajs } from '../../src/protocols/kafka/kafkajs/package.ts';
 import { createWires } from '../../src/protocols/kafka/kafkajs/wire.ts';
-import { portLaws, realTime, type PortSpec } from '../protocols/kafka/port-laws.ts';
+import { portLaws, realTime } from '../protocols/kafka/port-laws.ts';
 import { describeKafka, kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 import { proxy, type Proxy } from './proxy.ts';
 
 /** Everything that the port promises, of one client, on real brokers of all versions. */
-export const lawsOnBrokers = (name: string, connect: KafkaConnector, has: Partial<PortSpec> = {}): void => {
+export const lawsOnBrokers = (name: string, connect: KafkaConnector): void => {
   for (const version of kafkaVersions)
     describeKafka(`${name} on Kafka ${version}`, () => {
       let kafka: Kafka;
@@ -65,7 +65,6 @@ export const lawsOnBrokers = (name: string, connect: KafkaConnector, has: Partia
             await coordinator.ask(leaveGroup(groupId, memberId));
           cluster.close();
         },
-        ...has,
       });
     });
 };

@@ -180,8 +180,7 @@ export interface KafkaClient {
   offsets(topic: string): Promise<readonly Omit<Assigned, 'committed'>[]>;
   producer(options?: ProducerOptions): KafkaProducer;
   consumer(options: ConsumerOptions, listener: ConsumerListener): KafkaConsumer;
-  /** Not every client can. */
-  transactions?(): KafkaTransactions;
+  transactions(): KafkaTransactions;
   /** After its producers and consumers are closed. */
   close(): Promise<void>;
 }

@@ -225,14 +225,7 @@ export class GroupReader implements ConsumerListener {
     this.#hooks = hooks;
     this.#context = context;
     this.#counters = counters;
-    if (options.exactlyOnce !== undefined) {
-      if (client.transactions === undefined)
-        throw new MillraceError(
-          'MR_CONFIG',
-          'exactlyOnce: this client has no transactions. Leave out `connect`, or give kafkajs.',
-        );
-      this.#transactions = client.transactions();
-    }
+    if (options.exactlyOnce !== undefined) this.#transactions = client.transactions();
     this.#consumer = client.consumer(consumer, this);
   }
 

@@ -51,7 +51,7 @@ export const meanings: Readonly<Record<number, ErrorCode>> = {
 /** MR_KAFKA that trying again cannot help: topic name, acks, timestamp, record format, policy, codec, record. */
 const permanent: ReadonlySet<number> = new Set([17, 21, 32, 43, 44, 76, 87]);
 
-/** An answer of a broker that is a refusal, with the name and the words that the client has for it. */
+/** An answer of a broker that is a refusal, with the name and the words that a package has for it. */
 export class Refused extends MillraceError {
   readonly broker: number;
 

@@ -387,19 +387,6 @@ test('what can never be written holds up its partition, and nothing is left out'
   await clock.advance(100);
 });
 
-test('a client without transactions is refused', async () => {
-  const { clock, cluster, source, within } = setUp();
-  const connect: typeof cluster.connect = async settings => {
-    const client = await cluster.connect(settings);
-    delete client.transactions;
-    return client;
-  };
-  const flow = within(() => run(source({ connect }), recordingSink()));
-  const failed = expect(flow.done).rejects.toThrow('this client has no transactions');
-  await clock.advance(100);
-  await failed;
-});
-
 test('a sink that does not wait for all replicas is refused', () => {
   expect(() => setUp().sink({ acks: '1' })).toThrow('transactions need acks `all`');
 });

@@ -7,7 +7,6 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { isPermanent } from '../../../src/core/errors.ts';
 import {
   compressions,
-  type Compression,
   type Assigned,
   type ConsumerListener,
   type ConsumerOptions,
@@ -70,10 +69,6 @@ export interface PortSpec {
   loseAnswer?(): Promise<void> | void;
   /** Puts all members out of a group. */
   expel?(group: string): Promise<void> | void;
-  /** Whether the client has them. Default true. */
-  readonly transactions?: boolean;
-  /** Default: all that there are. */
-  readonly compressions?: readonly Compression[];
   /** For all tests; default vitest's. */
   readonly timeout?: number;
 }
@@ -265,15 +260,8 @@ export const portLaws = (name: string, spec: PortSpec): void => {
     });
 
     describe('transactions', () => {
-      if (spec.transactions === false) {
-        test('are not there', () => expect(client.transactions?.()).toBeUndefined());
-        return;
-      }
-
       test('writes and the offset are there together; and only who began last commits', async () => {
-        const transactions = client.transactions?.() as NonNullable<
-          ReturnType<NonNullable<typeof client.transactions>>
-        >;
+        const transactions = client.transactions();
         const topic = await topicOf();
         const to = { topic, partition: 0 };
         const groupId = newName('group');
@@ -442,27 +430,24 @@ export const portLaws = (name: string, spec: PortSpec): void => {
         expect(second?.timestamp).toBe(timestamp - 1000);
       });
 
-      test.each(compressions.filter(compression => spec.compressions?.includes(compression) ?? true))(
-        'compressed: %s',
-        async compression => {
-          const topic = await topicOf();
-          const other = client.producer({ compression });
-          const bytes = Buffer.from(Array.from({ length: 1000 }, (_, i) => i % 256));
-          const records = [
-            ...numbered(1000),
-            { key: bytes, value: Buffer.alloc(300_000, 'long '), headers: { h: bytes } },
-          ];
-          await settle(other.send({ topic, partition: 0 }, records));
-          await settle(other.close());
-          const { recorder } = join([topic]);
-          const read = recorder.of({ topic, partition: 0 });
-          await until(() => read.length >= 1001);
-          expect(texts(read.slice(0, 1000))).toEqual(upTo(1000));
-          expect(read[1000]?.key).toEqual(bytes);
-          expect(read[1000]?.value?.equals(records[1000]?.value as Buffer)).toBe(true);
-          expect({ ...read[1000]?.headers }).toEqual({ h: bytes });
-        },
-      );
+      test.each(compressions)('compressed: %s', async compression => {
+        const topic = await topicOf();
+        const other = client.producer({ compression });
+        const bytes = Buffer.from(Array.from({ length: 1000 }, (_, i) => i % 256));
+        const records = [
+          ...numbered(1000),
+          { key: bytes, value: Buffer.alloc(300_000, 'long '), headers: { h: bytes } },
+        ];
+        await settle(other.send({ topic, partition: 0 }, records));
+        await settle(other.close());
+        const { recorder } = join([topic]);
+        const read = recorder.of({ topic, partition: 0 });
+        await until(() => read.length >= 1001);
+        expect(texts(read.slice(0, 1000))).toEqual(upTo(1000));
+        expect(read[1000]?.key).toEqual(bytes);
+        expect(read[1000]?.value?.equals(records[1000]?.value as Buffer)).toBe(true);
+        expect({ ...read[1000]?.headers }).toEqual({ h: bytes });
+      });
 
       test('large ones and many tiny ones come whole', async () => {
         const large = Buffer.alloc(Math.floor((spec.maxMessageBytes ?? 1_048_588) * 0.9), 'x');

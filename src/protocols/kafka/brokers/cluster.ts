@@ -72,6 +72,9 @@ export class Node {
    */
   async ask<Answer extends Answered>(request: Request<Answer>): Promise<Answer> {
     try {
+      // A package may connect by itself, and nobody would know of that connection.
+      if (!this.usable)
+        throw new MillraceError('MR_KAFKA_UNREACHABLE', `Kafka broker ${this.address}: the connection was lost.`);
       return await this.#wire.ask(request);
     } catch (thrown) {
       const error = kafkaError(thrown, `broker ${this.address}, asked for ${request.name}`);
@@ -152,7 +155,8 @@ export class Cluster {
     if (others !== undefined && others !== instead) return others;
     const wire = this.#wires.open(hostAndPort(address), this.#requestTimeout);
     const node = new Node(address, wire, () => this.#suspects.add(address));
-    for (const old of this.#live) if (!old.usable && old.address === address) this.#live.delete(old);
+    // What is left of it: of two connections, one may have been lost.
+    for (const old of this.#live) if (!old.usable && old.address === address && this.#live.delete(old)) old.drop();
     this.#live.add(node);
     const connecting = this.orClosed(node.connect(this.#connectTimeout));
     this.#nodes.set(address, connecting);

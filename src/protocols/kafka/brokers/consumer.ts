@@ -152,7 +152,7 @@ export class Consumer implements KafkaConsumer {
     if (membership === undefined) throw new MillraceError('MR_KAFKA', `Kafka group ${groupId}: not a member now.`);
     const request = requests.offsetCommit(membership, positions, metadata);
     for (let again = false; ; again = true) {
-      const { coordinator } = membership;
+      const coordinator = await this.#coordinatorOf(membership);
       const { partitions } = await coordinator.ask(request);
       const refused = partitions.find(({ errorCode }) => errorCode !== 0);
       if (refused === undefined) return;
@@ -350,6 +350,12 @@ export class Consumer implements KafkaConsumer {
     this.#leaving.clear();
   }
 
+  /** Who looks after the group, found anew if there is no way to the one before. */
+  async #coordinatorOf(membership: Membership): Promise<Node> {
+    if (!membership.coordinator.usable) membership.coordinator = await this.#cluster.coordinator(this.#options.groupId);
+    return membership.coordinator;
+  }
+
   async #beat(membership: Membership, over: AbortSignal): Promise<void> {
     const { groupId, heartbeatInterval, sessionTimeout } = this.#options;
     while (!isOver(over)) {
@@ -357,7 +363,7 @@ export class Consumer implements KafkaConsumer {
       if (isOver(over)) return;
       try {
         const { errorCode } = await inTime(
-          membership.coordinator.ask(requests.heartbeat(membership)),
+          this.#coordinatorOf(membership).then(coordinator => coordinator.ask(requests.heartbeat(membership))),
           membership.heard + sessionTimeout - Date.now(),
           `broker ${membership.coordinator.address}, heartbeat of group ${groupId}`,
         );
@@ -497,16 +503,13 @@ export class Consumer implements KafkaConsumer {
 
   async #lookUp(membership: Membership, partitions: readonly TopicPartition[]): Promise<readonly Assigned[]> {
     const { groupId } = this.#options;
-    const { coordinator } = membership;
+    const coordinator = await this.#coordinatorOf(membership);
     const [committed, bounds] = await Promise.all([
       coordinator.ask(requests.offsetFetch(groupId, partitions)),
       this.#bounds(partitions),
     ]);
-    const refusal =
-      committed.errorCode !== 0
-        ? committed.errorCode
-        : committed.partitions.find(({ errorCode }) => errorCode !== 0)?.errorCode;
-    if (refusal !== undefined) {
+    const refusal = requests.refusalIn(committed);
+    if (refusal !== 0) {
       if (elsewhere.has(refusal)) membership.coordinator = await this.#cluster.coordinator(groupId);
       throw this.#cluster.refused(
         refusal,

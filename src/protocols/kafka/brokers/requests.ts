@@ -1,5 +1,5 @@
 /**
- * The requests that a client needs, each in one version that all brokers from 2.4 to 4.x speak, and its answer. Coded by
+ * The requests that a client needs, in versions that all brokers from 2.4 to 4.x speak, and how their answers are read. Coded by
  * https://kafka.apache.org/protocol
  *
  * @module
@@ -11,7 +11,7 @@ import { Decoder, Encoder } from './coding.ts';
 import type { Answered, Request } from './wire.ts';
 
 /** What is answered of partitions, flat. */
-export interface Of extends TopicPartition {
+export interface PartitionAnswer extends TopicPartition {
   readonly errorCode: number;
 }
 
@@ -19,6 +19,16 @@ export interface Of extends TopicPartition {
 export interface Verdict extends Answered {
   readonly errorCode: number;
 }
+
+/** An answer, with all the places that may have a refusal. */
+export interface Refusable extends Answered {
+  readonly errorCode?: number;
+  readonly partitions?: readonly PartitionAnswer[];
+}
+
+/** The first refusal, or 0. */
+export const refusalIn = ({ errorCode = 0, partitions = [] }: Refusable): number =>
+  errorCode !== 0 ? errorCode : (partitions.find(of => of.errorCode !== 0)?.errorCode ?? 0);
 
 /** Who writes: brokers tell batches that come twice by it. */
 export interface ProducerId {
@@ -55,7 +65,7 @@ const decodedTopics = <T>(of: Decoder, each: (at: TopicPartition) => T): T[] =>
     .flat();
 
 const verdict = (of: Decoder): Verdict => ({ throttle: of.int32(), errorCode: of.int16() });
-const verdicts = (of: Decoder): Answered & { readonly partitions: readonly Of[] } => ({
+const verdicts = (of: Decoder): Answered & { readonly partitions: readonly PartitionAnswer[] } => ({
   throttle: of.int32(),
   partitions: decodedTopics(of, at => ({ ...at, errorCode: of.int16() })),
 });
@@ -160,7 +170,7 @@ export interface ProduceFields {
 }
 
 export interface Produced extends Answered {
-  readonly partitions: readonly (Of & { readonly offset: number })[];
+  readonly partitions: readonly (PartitionAnswer & { readonly offset: number })[];
 }
 
 export const produce = (
@@ -190,7 +200,7 @@ export interface FetchFields {
   readonly readCommitted: boolean;
 }
 
-export interface FetchedPartition extends Of {
+export interface FetchedPartition extends PartitionAnswer {
   readonly aborted: readonly Aborted[];
   /** Batches of records; the last may be cut off. */
   readonly bytes: Buffer | null;
@@ -230,7 +240,7 @@ export const listOffsets = (
   partitions: Iterable<TopicPartition>,
   which: typeof earliest | typeof latest,
   readCommitted: boolean,
-): Request<Answered & { readonly partitions: readonly (Of & { readonly offset: number })[] }> => {
+): Request<Answered & { readonly partitions: readonly (PartitionAnswer & { readonly offset: number })[] }> => {
   const consumer = -1;
   const to = new Encoder().int32(consumer).boolean(readCommitted);
   topics(to, partitions, ({ partition }) => to.int32(partition).int64(which));
@@ -326,7 +336,7 @@ export const offsetCommit = (of: Member, positions: readonly Position[], note: s
 
 export interface Committed extends Verdict {
   /** -1: it never committed there. */
-  readonly partitions: readonly (Of & { readonly offset: number })[];
+  readonly partitions: readonly (PartitionAnswer & { readonly offset: number })[];
 }
 
 export const offsetFetch = (groupId: string, partitions: Iterable<TopicPartition>): Request<Committed> => {

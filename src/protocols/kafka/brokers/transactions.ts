@@ -16,7 +16,7 @@ import { code, elsewhere, Refused } from '../refused.ts';
 import type { Cluster, Node } from './cluster.ts';
 import { leaderOf, packingOf, produce } from './produce.ts';
 import * as requests from './requests.ts';
-import type { Answered, Request } from './wire.ts';
+import type { Request } from './wire.ts';
 
 /** In ms. After that without an end, the coordinator aborts a transaction itself. */
 const transactionTimeout = 60_000;
@@ -28,15 +28,6 @@ const longestTurn = 60_000;
 
 /** Not refused, but the coordinator or the offsets are busy with the transaction before. */
 const busy: ReadonlySet<number> = new Set([code.CONCURRENT_TRANSACTIONS, code.UNSTABLE_OFFSET_COMMIT]);
-
-/** What refuses, in any of the places where answers have it. */
-interface Answer extends Answered {
-  readonly errorCode?: number;
-  readonly partitions?: readonly requests.Of[];
-}
-
-const refusalIn = ({ errorCode = 0, partitions = [] }: Answer): number =>
-  errorCode !== 0 ? errorCode : (partitions.find(of => of.errorCode !== 0)?.errorCode ?? 0);
 
 export const createTransactions = (cluster: Cluster): KafkaTransactions => {
   const coordinators = new Coordinators(cluster);
@@ -64,7 +55,7 @@ class Coordinators {
   }
 
   /** Asks the one of `id`; again while the transaction before is not over, or another has to be asked. */
-  async ask<A extends Answer>(
+  async ask<A extends requests.Refusable>(
     id: string,
     of: 'group' | 'transactions',
     request: Request<A>,
@@ -77,7 +68,7 @@ class Coordinators {
       try {
         const node = await this.#of(id, of);
         const answer = await node.ask(request);
-        const refusal = refusalIn(answer);
+        const refusal = requests.refusalIn(answer);
         if (refusal === 0) return answer;
         refused = this.cluster.refused(refusal, `broker ${node.address}, ${doing}`);
       } catch (thrown) {
@@ -213,7 +204,7 @@ class Transactional implements TransactionalProducer {
   }
 
   /** Asks the coordinator of the id. */
-  #ask<A extends Answer>(request: Request<A>): Promise<A> {
+  #ask<A extends requests.Refusable>(request: Request<A>): Promise<A> {
     const { transactionalId } = this.#by;
     const doing = `${request.name} of transactional id ${transactionalId}`;
     return this.#coordinators.ask(transactionalId, 'transactions', request, doing);

@@ -31,7 +31,7 @@ export interface Request<Answer extends Answered> {
  * it may wait for records.
  */
 export interface Wire {
-  /** False when it has to be opened anew. */
+  /** False before it is connected, and when there has to be another one instead; then it is asked nothing. */
   readonly usable: boolean;
   /** Logs in as well. What it rejects with, and `ask`, are errors of ours that name the broker. */
   connect(): Promise<void>;

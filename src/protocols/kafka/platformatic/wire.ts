@@ -68,12 +68,12 @@ class BrokerWire implements Wire {
   readonly #to: Address;
   readonly #address: string;
   readonly #requestTimeout: number;
-  readonly #connections: Package.Connection[] = [];
+  readonly #first: Package.Connection;
+  readonly #connections = new Set<Package.Connection>();
+  #forFetching: Promise<Package.Connection> | undefined;
   /** How those who wait for an answer are told that there is none. */
   readonly #waiting = new Set<(why: Error) => void>();
-  #first: Package.Connection | undefined;
-  #fetching: Promise<Package.Connection> | undefined;
-  #lost = false;
+  #state: 'new' | 'connected' | 'lost' = 'new';
 
   constructor(platformatic: typeof Package, settings: ConnectionSettings, to: Address, requestTimeout: number) {
     this.#package = platformatic;
@@ -81,15 +81,17 @@ class BrokerWire implements Wire {
     this.#to = to;
     this.#address = `${to.host}:${to.port}`;
     this.#requestTimeout = requestTimeout;
+    this.#first = this.#connection(() => (this.#state = 'lost'));
   }
 
   get usable(): boolean {
-    return this.#first !== undefined && !this.#lost;
+    return this.#state === 'connected';
   }
 
   async connect(): Promise<void> {
     try {
-      this.#first = await this.#connect();
+      await this.#first.connect(this.#to.host, this.#to.port);
+      if (this.#state === 'new') this.#state = 'connected';
     } catch (thrown) {
       throw platformaticError(thrown, this.#address, 'connecting');
     }
@@ -97,9 +99,7 @@ class BrokerWire implements Wire {
 
   async ask<Answer extends Answered>(request: Request<Answer>): Promise<Answer> {
     try {
-      if (this.#first === undefined || this.#lost)
-        throw new MillraceError('MR_KAFKA_UNREACHABLE', `Kafka broker ${this.#address}: the connection was lost.`);
-      const connection = request.key === fetchKey ? await (this.#fetching ??= this.#connect()) : this.#first;
+      const connection = request.key === fetchKey ? await (this.#forFetching ??= this.#connectToFetch()) : this.#first;
       return await this.#ask(connection, request);
     } catch (thrown) {
       throw platformaticError(thrown, this.#address, `asked for ${request.name}`);
@@ -107,7 +107,7 @@ class BrokerWire implements Wire {
   }
 
   cut(why: Error): void {
-    this.#lost = true;
+    this.#state = 'lost';
     for (const fail of [...this.#waiting]) fail(why);
     for (const connection of this.#connections) {
       connection.close().catch(() => undefined);
@@ -116,14 +116,23 @@ class BrokerWire implements Wire {
     }
   }
 
-  async #connect(): Promise<Package.Connection> {
+  /** May be closed while nothing is fetched, and is made again. */
+  async #connectToFetch(): Promise<Package.Connection> {
+    const connection = this.#connection(() => (this.#forFetching = undefined));
+    await connection.connect(this.#to.host, this.#to.port);
+    return connection;
+  }
+
+  #connection(gone: () => void): Package.Connection {
     const { clientId = 'millrace', connectionTimeout = 10_000, tls, login } = this.#settings;
-    const { host, port } = this.#to;
     const connection = new this.#package.Connection(clientId, {
       connectTimeout: connectionTimeout,
       requestTimeout: never,
       maxInflights: manyInflights,
-      ...(tls !== undefined && { tls: tlsOptions(tls), ...(isIP(host) === 0 && { tlsServerName: host }) }),
+      ...(tls !== undefined && {
+        tls: tlsOptions(tls),
+        ...(isIP(this.#to.host) === 0 && { tlsServerName: this.#to.host }),
+      }),
       ...(login !== undefined && {
         sasl:
           login.mechanism === 'oauthbearer'
@@ -135,12 +144,13 @@ class BrokerWire implements Wire {
               },
       }),
     });
-    this.#connections.push(connection);
+    this.#connections.add(connection);
     // Whoever asks hears of it as well.
-    const gone = () => void (this.#lost = true);
     connection.on('error', gone);
-    connection.on('close', gone);
-    await connection.connect(host, port);
+    connection.on('close', () => {
+      this.#connections.delete(connection);
+      gone();
+    });
     return connection;
   }
 
