@@ -98,7 +98,7 @@ class Real {
         },
         { onFailure: 'report', maxInFlight: { deliveries: 1000 } },
       ).subscribe(this.#channel.input());
-      this.#channel.output({ batchSize: 3, redelivery }).subscribe(delivery => void taken.push(delivery));
+      this.#channel.output({ batchSize: mostEvents, redelivery }).subscribe(delivery => void taken.push(delivery));
       await this.#quiet();
     });
   }
@@ -175,11 +175,14 @@ const command = (name: string, run: (model: Model, real: Real) => void | Promise
   toString: () => name,
 });
 
-const put = (count: number) =>
-  command(`put ${count}`, (model, real) => {
-    const own: Put = { numbers: Array.from({ length: count }, () => model.next++), answer: undefined };
-    model.waiting.push(own);
-    real.put(own);
+/** At once: what waits together may leave together. */
+const put = (counts: readonly number[]) =>
+  command(`put ${counts.join(' ')}`, (model, real) => {
+    for (const count of counts) {
+      const own: Put = { numbers: Array.from({ length: count }, () => model.next++), answer: undefined };
+      model.waiting.push(own);
+      real.put(own);
+    }
   });
 
 const settle = (how: 'ack' | 'nack', at: number, part: number) =>
@@ -238,8 +241,8 @@ const crash = (cut: boolean, seed: number) =>
 
 const commands = fc.commands(
   [
-    fc.integer({ min: 1, max: mostEvents }).map(put),
-    fc.integer({ min: 1, max: mostEvents }).map(put),
+    fc.array(fc.constantFrom(1, 1, 2, mostEvents), { minLength: 1, maxLength: 4 }).map(put),
+    fc.array(fc.constantFrom(1, 1, 2, mostEvents), { minLength: 1, maxLength: 4 }).map(put),
     fc
       .tuple(fc.constantFrom('ack', 'ack', 'nack'), fc.nat(9), fc.nat(3))
       .map(words => settle(...(words as ['ack', number, number]))),
@@ -266,7 +269,7 @@ test(
         await fc.asyncModelRun(() => ({ model: new Model(), real }), some);
       }),
       {
-        numRuns: Number(process.env['CRASH_RUNS'] ?? 200),
+        numRuns: Number(process.env['CRASH_RUNS'] ?? 400),
         ...(process.env['CRASH_SEED'] !== undefined && { seed: Number(process.env['CRASH_SEED']) }),
       },
     );
