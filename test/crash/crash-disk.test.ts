@@ -49,6 +49,14 @@ describe('a power cut', () => {
     expect(outcomes(disk)).toEqual(new Set(['aa', 'ab', 'ac', 'ba', 'bb', 'bc']));
   });
 
+  test('takes nothing of a write to a file that was opened synced, but what was written before to other sectors', async () => {
+    const { disk, file } = await withFile();
+    await file.write([sector('b')], 0);
+    const synced = await disk.open('/d/f', 'synced');
+    await synced.write([sector('c'), sector('d')], 512);
+    expect(outcomes(disk)).toEqual(new Set(['acd', 'bcd']));
+  });
+
   test('leaves a file longer or not, and anything in what was not written back', async () => {
     const { disk, file } = await withFile();
     await file.write([sector('b'), sector('b')], 1024);

@@ -9,7 +9,7 @@
  * - A `sync` that fails drops what it likes of what was not safe, and forgets that there was anything: the next one succeeds.
  *   Reading may go on showing what was dropped.
  *
- * A write to a file that was opened `synced` is a write and a sync, and may end between them.
+ * A write to a file that was opened `synced` is a write and a sync of these sectors, and may end between them.
  *
  * Calls take a random number of turns, so that calls that overlap happen in any order.
  *
@@ -92,6 +92,18 @@ class Inode {
   sync(): void {
     this.safe = this.seen;
     this.#forget();
+  }
+
+  /** The sectors between, and the length; what else was written is as unsafe as before. */
+  syncRange(from: number, to: number): void {
+    const bytes = Buffer.alloc(this.seen.length);
+    this.safe.copy(bytes);
+    for (let sector = Math.floor(from / sectorSize); sector * sectorSize < to; sector++) {
+      this.seen.copy(bytes, sector * sectorSize, sector * sectorSize, (sector + 1) * sectorSize);
+      this.#sectors.delete(sector);
+    }
+    this.safe = bytes;
+    this.#lengths = [];
   }
 
   failSync(random: Random, stale: () => Buffer): void {
@@ -326,6 +338,11 @@ export class CrashDisk implements Disk {
         },
         failed,
       );
+    const sync = (act: () => void): Promise<void> =>
+      use('sync', act, () => {
+        this.doubtful = true;
+        inode.failSync(this.#random, () => this.#stale(this.#random));
+      });
     const file: DiskFile = {
       path,
       read: (buffer, position) =>
@@ -348,17 +365,9 @@ export class CrashDisk implements Disk {
           await use('write', put, putPart);
           from = to;
         }
-        if (mode === 'synced') await file.sync();
+        if (mode === 'synced') await sync(() => inode.syncRange(position, end));
       },
-      sync: () =>
-        use(
-          'sync',
-          () => inode.sync(),
-          () => {
-            this.doubtful = true;
-            inode.failSync(this.#random, () => this.#stale(this.#random));
-          },
-        ),
+      sync: () => sync(() => inode.sync()),
       truncate: length => use('truncate', () => inode.truncate(length)),
       size: () => use('size', () => inode.seen.length),
       close: () => use('close', () => void this.opened.delete(file)),
