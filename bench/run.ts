@@ -22,6 +22,7 @@ const names = [
   'kernel',
   'w5-kafka',
   'w5-kafka-flow',
+  'kafka-encoding',
   'w6-latency',
   'w7-idle-files',
   'w8-restart',
