@@ -112,6 +112,7 @@ interface Waiting<T> {
  * - A put is atomic. It acks its delivery once the store has it, waits while there is no room, in order of arrival, and
  *   is nacked with `MR_CHANNEL_FULL` when that takes longer than `keepAlive`.
  * - Outputs compete: each batch goes to one of them. What one of them nacks is first in line again, for all of them.
+ * - An output that is unsubscribed gives back at once what it has out; what it settles later counts for nothing.
  * - Completes its outputs when all inputs have ended (or {@link end} was called) and everything was acked. If an input
  *   errored, the outputs get that error then, after everything that is held.
  * - When its flow is stopped, a durable store keeps what it holds: outputs complete when what they have out is settled,
