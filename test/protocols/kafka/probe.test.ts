@@ -49,8 +49,8 @@ describe('a sink', () => {
       answers,
       'note topic: events name their topics, which are not tried',
     ]);
-    expect(await sink(cluster(), { topic: '%{app}', allowTopicOverride: false })).toContain(
-      'error topic: there is no topic %{app}',
+    expect(await sink(cluster(), { topic: 'app', allowTopicOverride: false })).toContain(
+      'error topic: there is no topic app',
     );
   });
 
