@@ -151,16 +151,18 @@ export class Consumer implements KafkaConsumer {
     const membership = this.#membership;
     if (membership === undefined) throw new MillraceError('MR_KAFKA', `Kafka group ${groupId}: not a member now.`);
     const request = requests.offsetCommit(membership, positions, metadata);
-    for (let again = false; ; again = true) {
+    for (let attempt = 1; ; attempt++) {
       const coordinator = await this.#coordinatorOf(membership);
       const { partitions } = await coordinator.ask(request);
       const refused = partitions.find(({ errorCode }) => errorCode !== 0);
       if (refused === undefined) return;
-      if (again || !elsewhere.has(refused.errorCode))
+      if (attempt === patience || !elsewhere.has(refused.errorCode))
         throw this.#cluster.refused(
           refused.errorCode,
           `broker ${coordinator.address}, committing topic ${refused.topic}, partition ${refused.partition}`,
         );
+      // A coordinator that has just become one says for a while that it is none.
+      if (attempt > 1) await wait(waitAfter(attempt - 1, longestWait), this.#cluster.closed);
       membership.coordinator = await this.#cluster.coordinator(groupId);
     }
   }
