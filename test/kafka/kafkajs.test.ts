@@ -1,6 +1,7 @@
 import { createServer } from 'node:net';
 import { once } from 'node:events';
-import { Kafka as Kafkajs, logLevel } from 'kafkajs';
+import { setTimeout as wait } from 'node:timers/promises';
+import { Kafka as Kafkajs, logLevel, type EachBatchPayload } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { toError } from '../../src/core/errors.ts';
 import type {
@@ -28,12 +29,20 @@ class Reader implements ConsumerListener {
   readonly read: ReadRecord[] = [];
   readonly troubles: Error[] = [];
   recoveries = 0;
-  assigned: ConsumerListener['assigned'] = partitions => partitions.map(({ first }) => first);
-  revoked = () => undefined;
+  /** Its partitions, of one topic. */
+  readonly mine = new Set<number>();
+  assigned: ConsumerListener['assigned'] = partitions =>
+    partitions.map(({ partition, first }) => {
+      this.mine.add(partition);
+      return first;
+    });
+  revoked: ConsumerListener['revoked'] = partitions => {
+    for (const { partition } of partitions) this.mine.delete(partition);
+  };
   outOfRange: ConsumerListener['outOfRange'] = ({ first }) => first;
-  records(_: unknown, records: readonly ReadRecord[]) {
+  records: ConsumerListener['records'] = (_, records) => {
     for (const record of records) this.read.push(record);
-  }
+  };
   trouble(cause: Error) {
     this.troubles.push(cause);
   }
@@ -85,6 +94,56 @@ describeKafka('kafkajs, the adapter', () => {
     }
   };
   const text = (value: string): NewRecord => ({ key: null, value: Buffer.from(value) });
+  /** One record in each partition. */
+  const writeEach = async (client: KafkaClient, topic: string, partitions: number, value: string) => {
+    const producer = client.producer();
+    for (let partition = 0; partition < partitions; partition++)
+      await producer.send({ topic, partition }, [text(value)]);
+    await producer.close();
+  };
+  /** The consumer of kafkajs as it comes; it notes what it is given and then does its work on it. */
+  const stock = async (
+    topic: string,
+    options: { groupId: string; sessionTimeout: number; heartbeatInterval: number; rebalanceTimeout?: number },
+    work: (payload: EachBatchPayload) => Promise<unknown> = async () => undefined,
+  ) => {
+    const kafkajs = new Kafkajs({ brokers: kafka.bootstrap, logLevel: logLevel.NOTHING });
+    const consumer = kafkajs.consumer({ maxWaitTimeInMs: 100, ...options });
+    closers.push(() => consumer.disconnect());
+    const member = { consumer, read: [] as string[], mine: new Set<number>(), joins: 0, rebalances: 0, heartbeats: 0 };
+    consumer.on('consumer.group_join', ({ payload }) => {
+      member.joins++;
+      member.mine = new Set(payload.memberAssignment[topic]);
+    });
+    consumer.on('consumer.rebalancing', () => member.rebalances++);
+    consumer.on('consumer.heartbeat', () => member.heartbeats++);
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    // Resolves when it has joined, which others may keep it from.
+    void consumer.run({
+      eachBatch: async payload => {
+        const { batch } = payload;
+        for (const { value } of batch.messages) member.read.push(`${batch.partition} ${String(value)}`);
+        await work(payload);
+      },
+    });
+    return member;
+  };
+  /** Work that is busy until it is told to be done, sends heartbeats as it should, and counts those that are refused. */
+  const busyWork = (interval: number) => {
+    const done = new AbortController();
+    const busy = {
+      refused: 0,
+      work: async (payload: EachBatchPayload) => {
+        while (!done.signal.aborted) {
+          await payload.heartbeat().catch(() => busy.refused++);
+          await wait(interval);
+        }
+      },
+      done: async () => done.abort(),
+    };
+    return busy;
+  };
 
   describe.each(compressions)('with compression %s', compression => {
     it('writes and reads small and large ones', async () => {
@@ -173,34 +232,18 @@ describeKafka('kafkajs, the adapter', () => {
     const client = await connect();
     const topic = await topicOf(12);
     const groupId = newName();
-    const given = new Map<string, Set<number>>();
-    const member = (name: string) => {
-      const reader = new Reader();
-      const mine = new Set<number>();
-      given.set(name, mine);
-      const assigned: ConsumerListener['assigned'] = partitions =>
-        partitions.map(({ partition, first }) => {
-          mine.add(partition);
-          return first;
-        });
-      const revoked: ConsumerListener['revoked'] = partitions => {
-        for (const { partition } of partitions) mine.delete(partition);
-      };
-      const options = { groupId, topics: [topic], heartbeatInterval: 200, maxWait: 100 };
-      const consumer = client.consumer(options, Object.assign(reader, { assigned, revoked }));
-      closers.push(() => consumer.close());
-    };
-    member('one');
-    member('two');
-    await until(() => [...given.values()].every(mine => mine.size === 6));
+    const options = { groupId, heartbeatInterval: 200 };
+    const all = [read(client, [topic], options).reader, read(client, [topic], options).reader];
+    const eachHas = (count: number) => until(() => all.every(({ mine }) => mine.size === count));
+    await eachHas(6);
     const java = await kafkaTool({
       main: 'org.apache.kafka.tools.consumer.ConsoleConsumer',
       args: ['--bootstrap-server', kafka.bootstrap.join(), '--topic', topic, '--group', groupId],
     });
-    await until(() => [...given.values()].every(mine => mine.size === 4));
+    await eachHas(4);
     await java.stop();
-    await until(() => [...given.values()].every(mine => mine.size === 6));
-    expect([...given.values()].flatMap(mine => [...mine]).sort((a, b) => a - b)).toEqual(
+    await eachHas(6);
+    expect(all.flatMap(({ mine }) => [...mine]).sort((a, b) => a - b)).toEqual(
       Array.from({ length: 12 }, (_, partition) => partition),
     );
   });
@@ -216,22 +259,11 @@ describeKafka('kafkajs, the adapter', () => {
     };
 
     const theirGroup = newName();
-    const theirs = new Kafkajs({ brokers: kafka.bootstrap, logLevel: logLevel.NOTHING }).consumer({
-      groupId: theirGroup,
-      ...session,
-    });
-    closers.push(() => theirs.disconnect());
-    const begun = new AbortController();
     const busy = new AbortController();
-    await theirs.connect();
-    await theirs.subscribe({ topic, fromBeginning: true });
-    await theirs.run({
-      eachMessage: async () => {
-        begun.abort();
-        if (!busy.signal.aborted) await once(busy.signal, 'abort');
-      },
+    const theirs = await stock(topic, { groupId: theirGroup, ...session }, async () => {
+      if (!busy.signal.aborted) await once(busy.signal, 'abort');
     });
-    await until(() => begun.signal.aborted);
+    await until(() => theirs.read.length === 1);
     await expect.poll(() => members(theirGroup), { timeout: 20_000 }).toEqual([]);
     busy.abort();
 
@@ -247,6 +279,148 @@ describeKafka('kafkajs, the adapter', () => {
     consumer.resume([{ topic, partition: 0 }]);
     await write(client, topic, [text('b')]);
     await until(() => reader.read.length === 2);
+  });
+
+  it('shares out partitions while a reader is busy, for which the consumer of kafkajs lets its whole group wait', async () => {
+    const client = await connect();
+    const session = { sessionTimeout: 10_000, heartbeatInterval: 200, rebalanceTimeout: 60_000 };
+    // For one that is busy, one that is not, and one that joins.
+    const partitions = 3;
+    const sizes = (...members: readonly { mine: ReadonlySet<number> }[]) => members.map(({ mine }) => mine.size).sort();
+
+    const theirTopic = await topicOf(partitions);
+    const theirs = { groupId: newName(), ...session };
+    const busy = busyWork(session.heartbeatInterval);
+    const slow = await stock(theirTopic, theirs, busy.work);
+    closers.push(busy.done);
+    await until(() => slow.mine.size === partitions);
+    const fast = await stock(theirTopic, theirs);
+    await until(() => fast.mine.size > 0 && slow.joins === 2);
+    await writeEach(client, theirTopic, partitions, 'a');
+    await until(() => slow.read.length > 0 && fast.read.length === fast.mine.size);
+    const newcomer = await stock(theirTopic, theirs);
+    await until(() => busy.refused > 0 && fast.rebalances > 0);
+    const before = fast.read.length;
+    await writeEach(client, theirTopic, partitions, 'b');
+    const refused = busy.refused;
+    await until(() => busy.refused >= refused + 10);
+    const { groups } = await kafka.admin(admin => admin.describeGroups([theirs.groupId]));
+    expect(groups[0]?.state).toBe('PreparingRebalance');
+    expect([fast.read.length, newcomer.joins, newcomer.read.length]).toEqual([before, 0, 0]);
+    await busy.done();
+    await until(() => sizes(slow, fast, newcomer).join() === '1,1,1');
+    const b = () => [slow, fast, newcomer].flatMap(({ read }) => read).filter(record => record.endsWith('b'));
+    await until(() => new Set(b()).size === partitions);
+
+    const ourTopic = await topicOf(partitions);
+    const ours = { groupId: newName(), ...session };
+    const one = read(client, [ourTopic], ours);
+    const { records } = one.reader;
+    let isBusy = true;
+    one.reader.records = (of, read) => {
+      if (isBusy) one.consumer.pause([of]);
+      records(of, read);
+    };
+    await until(() => one.reader.mine.size === partitions);
+    const { reader: two } = read(client, [ourTopic], ours);
+    await until(() => sizes(one.reader, two).join() === '1,2');
+    await writeEach(client, ourTopic, partitions, 'a');
+    await until(() => one.reader.read.length > 0);
+    const three = read(client, [ourTopic], ours).reader;
+    await until(() => sizes(one.reader, two, three).join() === '1,1,1');
+    await writeEach(client, ourTopic, partitions, 'b');
+    const has = ({ read }: Reader, value: string) => read.some(record => String(record.value) === value);
+    await until(() => has(two, 'b') && has(three, 'b'));
+    isBusy = false;
+    for (const partition of one.reader.mine) one.consumer.resume([{ topic: ourTopic, partition }]);
+    await until(() => has(one.reader, 'b'));
+  });
+
+  it('gives a busy reader nothing of partitions that it has lost, which the consumer of kafkajs does', async () => {
+    const client = await connect();
+    const session = { sessionTimeout: 10_000, heartbeatInterval: 200, rebalanceTimeout: 3000 };
+    const topic = await topicOf(2);
+    await writeEach(client, topic, 2, 'a');
+
+    const theirs = { groupId: newName(), ...session };
+    const busy = busyWork(session.heartbeatInterval);
+    const begun: number[] = [];
+    const slow = await stock(topic, theirs, payload => {
+      begun.push(slow.joins);
+      return busy.work(payload);
+    });
+    closers.push(busy.done);
+    await until(() => slow.read.length === 1);
+    const newcomer = await stock(topic, theirs);
+    // The group has gone on without the busy one.
+    await until(() => new Set(newcomer.read).size === 2);
+    expect(newcomer.mine.size).toBe(2);
+    await busy.done();
+    await until(() => begun.length > 1);
+    // Both by its first membership.
+    expect(begun.slice(0, 2)).toEqual([1, 1]);
+    expect(new Set(slow.read)).toEqual(new Set(newcomer.read));
+
+    const ours = { groupId: newName(), ...session };
+    const one = read(client, [topic], ours);
+    const settled = new AbortController();
+    const strays: ReadRecord[] = [];
+    const { records, revoked } = one.reader;
+    Object.assign(one.reader, {
+      records: (of, read) => {
+        if (!settled.signal.aborted) one.consumer.pause([of]);
+        if (!one.reader.mine.has(of.partition)) strays.push(...read);
+        records(of, read);
+      },
+      revoked: async (partitions, lost) => {
+        void revoked(partitions, lost);
+        // There is more of them, and it would take it.
+        one.consumer.resume(partitions);
+        if (!settled.signal.aborted) await once(settled.signal, 'abort');
+      },
+    } satisfies Partial<ConsumerListener>);
+    closers.push(async () => settled.abort());
+    await until(() => one.reader.read.length === 2);
+    await writeEach(client, topic, 2, 'b');
+    const two = read(client, [topic], ours).reader;
+    await until(() => two.mine.size === 1 && one.reader.mine.size === 1);
+    settled.abort();
+    one.consumer.resume([0, 1].map(partition => ({ topic, partition })));
+    const b = () => [...one.reader.read, ...two.read].filter(({ value }) => String(value) === 'b');
+    await until(() => b().length >= 2);
+    expect(strays).toEqual([]);
+  });
+
+  it('reads partitions that were paused, lost and come back, which the consumer of kafkajs leaves paused', async () => {
+    const client = await connect();
+    const session = { sessionTimeout: 10_000, heartbeatInterval: 200 };
+    const topic = await topicOf(2);
+
+    const theirs = { groupId: newName(), ...session };
+    const stays = await stock(topic, theirs);
+    await until(() => stays.mine.size === 2);
+    stays.consumer.pause([{ topic }]);
+    const leaves = await stock(topic, theirs);
+    await until(() => stays.mine.size === 1 && leaves.mine.size === 1);
+    await leaves.consumer.disconnect();
+    await until(() => stays.mine.size === 2);
+    await writeEach(client, topic, 2, 'a');
+    const heartbeats = stays.heartbeats;
+    await until(() => stays.heartbeats >= heartbeats + 10);
+    expect(stays.read).toEqual([]);
+    stays.consumer.resume([{ topic }]);
+    await until(() => stays.read.length === 2);
+
+    const ours = { groupId: newName(), ...session };
+    const one = read(client, [topic], ours);
+    await until(() => one.reader.mine.size === 2);
+    one.consumer.pause([0, 1].map(partition => ({ topic, partition })));
+    const two = read(client, [topic], ours);
+    await until(() => one.reader.mine.size === 1 && two.reader.mine.size === 1);
+    await two.consumer.close();
+    await until(() => one.reader.mine.size === 2);
+    await writeEach(client, topic, 2, 'b');
+    await until(() => one.reader.read.filter(({ value }) => String(value) === 'b').length === 2);
   });
 
   describe('lets itself in', () => {
