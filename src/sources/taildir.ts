@@ -250,7 +250,7 @@ class Tailing implements SourceSession<Sent> {
     );
     // Trouble with it shows at the start.
     await this.#save();
-    this.#counters['Unhealthy'] = 0;
+    this.#trouble(undefined);
     await this.#discovery.start();
     this.#scanned = true;
     this.#work();
@@ -642,16 +642,25 @@ class Tailing implements SourceSession<Sent> {
   /** Trouble with it is reported once, and counted. It is tried again. */
   async #saveNow(): Promise<void> {
     const { log, name } = this.#context;
+    const unhealthy = this.#counters['Unhealthy'] === 1;
     try {
       await this.#save();
-      if (this.#counters['Unhealthy'] === 1) log.info(`${name}: positions can be written again.`);
-      this.#counters['Unhealthy'] = 0;
-    } catch (cause) {
+      if (!unhealthy) return;
+      log.info(`${name}: positions can be written again.`);
+      this.#trouble(undefined);
+    } catch (thrown) {
+      const cause = toError(thrown);
       this.#count('PositionWriteFail', 1);
-      if (this.#counters['Unhealthy'] === 0)
-        log.error(`${name}: ${toError(cause).message} It is tried again; a crash now repeats lines.`, { cause });
-      this.#counters['Unhealthy'] = 1;
+      if (!unhealthy) log.error(`${name}: ${cause.message} It is tried again; a crash now repeats lines.`, { cause });
+      this.#trouble(cause);
     }
+  }
+
+  /** Positions cannot be written, or can again. */
+  #trouble(wrong: Error | undefined): void {
+    const { metrics, name } = this.#context;
+    this.#counters['Unhealthy'] = Number(wrong !== undefined);
+    metrics.trouble(name, wrong);
   }
 
   /** One at a time: they write into the same file. */

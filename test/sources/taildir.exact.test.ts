@@ -524,9 +524,11 @@ describe('exact tailing', () => {
     await until(() => counters(tail)['PositionWriteFail']! >= 3);
     expect(tail.said(/positions cannot be written: .*the disk is full/)).toBe(1);
     expect(counters(tail)).toMatchObject({ Unhealthy: 1 });
+    expect([...tail.flow.metrics.troubles.keys()]).toEqual(['taildir']);
     full = false;
     await until(() => tail.said(/positions can be written again/) === 1);
     expect(counters(tail)).toMatchObject({ Unhealthy: 0 });
+    expect(tail.flow.metrics.troubles.size).toBe(0);
     append(['3']);
     await exactly(tail, ['1', '2', '3']);
   });

@@ -98,12 +98,12 @@ export class FileStore implements Store {
       (this.#log as EventLog).append(
         batch,
         place => {
-          this.#failing = false;
+          if (this.#failing) this.#trouble(undefined);
           this.#arrived(batch, place);
           resolve();
         },
         cause => {
-          this.#failing = true;
+          this.#trouble(cause);
           this.#errors.EventPutErrorCount++;
           reject(cause);
         },
@@ -135,6 +135,13 @@ export class FileStore implements Store {
     await this.#reading;
     await this.#reader?.close();
     await this.#log?.close();
+  }
+
+  /** Puts fail, or do so no more. */
+  #trouble(wrong: Error | undefined): void {
+    const { metrics, name } = this.#context;
+    this.#failing = wrong !== undefined;
+    metrics.trouble(name, wrong);
   }
 
   /** A batch is safe. It goes in line if nothing is missing before it, and there is room. */

@@ -279,15 +279,19 @@ describe('refuses', () => {
 
 describe('B17 a disk that fails', () => {
   it('refuses what it has no room for, holds what it has, and goes on by itself', async () => {
-    const { put, disk, take, channel, clock } = await world();
+    const { put, disk, take, channel, clock, scope } = await world();
     expect(await put('a', 'b')).toBe('acked');
     disk.fault = ({ name }) => (name === 'write' ? 'ENOSPC' : undefined);
     expect(await put('c')).toMatch(/ENOSPC.*disk is full/);
     expect(await put('d')).toMatch(/ENOSPC/);
     expect(channel.counters).toMatchObject({ EventPutErrorCount: 2, Unhealthy: 1 });
+    expect(Array.from(scope.metrics.troubles, ([name, { message }]) => `${name}: ${message}`)).toEqual([
+      expect.stringMatching(/^file: .*ENOSPC/),
+    ]);
     disk.fault = undefined;
     expect(await put('e')).toBe('acked');
     expect(channel.counters).toMatchObject({ Unhealthy: 0 });
+    expect(scope.metrics.troubles.size).toBe(0);
     const taken = await take(10);
     for (let i = 0; i < 2; i++) taken[i]?.ack();
     await clock.flush();
