@@ -14,7 +14,8 @@ import type { KafkaClient, ReadRecord } from '../../src/protocols/kafka/client.t
 import { kafkajs } from '../../src/protocols/kafka/kafkajs.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { bundle } from '../bundle.ts';
-import { describeKafka, startKafka, type Kafka } from './brokers.ts';
+import { startKafka, type Kafka } from './brokers.ts';
+import { describeFaults } from './faults.ts';
 import { batchSize, isKept, type Orders } from './exactly-once-member.ts';
 
 const seed = Number(process.env['KILL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
@@ -59,7 +60,7 @@ for (const [version, nodes] of [
   ['3.9.2', 1],
   ['4.3.1', 3],
 ] as const)
-  describeKafka(`exactly once on Kafka ${version}, nodes: ${nodes}`, () => {
+  describeFaults(`exactly once on Kafka ${version}, nodes: ${nodes}`, () => {
     let kafka: Kafka;
     let client: KafkaClient;
     beforeAll(async () => {

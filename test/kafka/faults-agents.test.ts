@@ -16,9 +16,9 @@ import { kafkaChannel } from '../../src/kafka.ts';
 import { decodeAvroEvent } from '../../src/protocols/avro-event.ts';
 import { recordingLog, seededRandom } from '../../src/testing/index.ts';
 import { bundle } from '../bundle.ts';
-import { describeKafka, startKafka, type Kafka } from './brokers.ts';
+import { startKafka, type Kafka } from './brokers.ts';
 import type { Orders } from './faults-agent.ts';
-import { Collected, Numbers, total, until } from './faults.ts';
+import { describeFaults, Collected, Numbers, total, until } from './faults.ts';
 
 const seed = Number(process.env['KILL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 const kills = 8;
@@ -78,7 +78,7 @@ class Output {
   }
 }
 
-describeKafka('agents that share a Kafka channel', () => {
+describeFaults('agents that share a Kafka channel', () => {
   let kafka: Kafka;
   let folder: string;
   let program: string;

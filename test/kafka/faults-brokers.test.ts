@@ -3,13 +3,13 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { describeKafka, kafkaVersions, oauthToken, startKafka, type Kafka, type KafkaNode } from './brokers.ts';
-import { Pipeline, until, type PipelineOptions } from './faults.ts';
+import { kafkaVersions, oauthToken, startKafka, type Kafka, type KafkaNode } from './brokers.ts';
+import { describeFaults, Pipeline, until, type PipelineOptions } from './faults.ts';
 import { proxy, type Proxy } from './proxy.ts';
 
 const timeout = 180_000;
 
-describeKafka.each(kafkaVersions)('while events flow through three brokers of Kafka %s', version => {
+describeFaults.each(kafkaVersions)('while events flow through three brokers of Kafka %s', version => {
   let kafka: Kafka;
   let folder: string;
   /** Between clients and each node, for those who do not log in. */

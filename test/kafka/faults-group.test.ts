@@ -4,12 +4,12 @@ import { inScope, Scope } from '../../src/core/scope.ts';
 import { createSink, run, type Flow } from '../../src/index.ts';
 import { kafkaSource } from '../../src/kafka.ts';
 import { recordingLog } from '../../src/testing/index.ts';
-import { describeKafka, startKafka, type Kafka } from './brokers.ts';
-import { Pipeline, total, until, type Member, type PipelineOptions } from './faults.ts';
+import { startKafka, type Kafka } from './brokers.ts';
+import { describeFaults, Pipeline, total, until, type Member, type PipelineOptions } from './faults.ts';
 
 const timeout = 180_000;
 
-describeKafka('a group, while events flow', () => {
+describeFaults('a group, while events flow', () => {
   let kafka: Kafka;
   let pipeline: Pipeline | undefined;
   const readings: Flow[] = [];
