@@ -254,7 +254,7 @@ const reading = defineSource({
  *
  * With `exactlyOnce`, and a {@link kafkaSink} with `exactlyOnce` at the other end, readers with `isolation.level=read_committed`
  * find what is made of each record exactly once, in the order of its partition, whoever dies or hangs. It is written to the same cluster,
- * of which both name at least one broker alike, by the client of this source (that of platformatic has no transactions). Between the two
+ * of which both name at least one broker alike, by the client of this source. Between the two
  * only `intercept`, `mapBatch` and `deadLetter` are possible; the sink refuses everything else. If anybody else acks a delivery, another sink
  * or a channel for example, the source errors, and the offset stays before it. A transaction per delivery takes some 10 ms, so let
  * `batchSize` be thousands. Each partition has the transactional id `<groupId>/<topic>/<partition>`, which a cluster with rights

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import type { TopicPartition } from '../client.ts';
+import { byTopic } from '../partitions.ts';
 
 export class Encoder {
   #bytes: Buffer;
@@ -167,3 +169,19 @@ export class Decoder {
     return at;
   }
 }
+
+/** Topics, each with something of its partitions. */
+export const encodeTopics = <P extends TopicPartition>(
+  to: Encoder,
+  of: Iterable<P>,
+  each: (partition: P) => unknown,
+): Encoder => to.array([...byTopic(of)], ([topic, partitions]) => to.string(topic).array(partitions, each));
+
+/** The same, flat. */
+export const decodeTopics = <T>(of: Decoder, each: (at: TopicPartition) => T): T[] =>
+  of
+    .array(() => {
+      const topic = of.string();
+      return of.array(() => each({ topic, partition: of.int32() }));
+    })
+    .flat();

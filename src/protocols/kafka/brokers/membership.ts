@@ -5,8 +5,7 @@
  * @module
  */
 import type { TopicPartition } from '../client.ts';
-import { byTopic } from '../partitions.ts';
-import { Decoder, Encoder } from './coding.ts';
+import { decodeTopics, Decoder, encodeTopics, Encoder } from './coding.ts';
 
 const version = 0;
 const nothing = Buffer.alloc(0);
@@ -26,20 +25,12 @@ export const decodeSubscription = (bytes: Buffer | null): string[] => {
 
 export const encodeAssignment = (partitions: readonly TopicPartition[]): Buffer => {
   const to = new Encoder().int16(version);
-  to.array([...byTopic(partitions)], ([topic, of]) =>
-    to.string(topic).array(of, ({ partition }) => to.int32(partition)),
-  );
-  return to.bytesOf(nothing).bytes;
+  return encodeTopics(to, partitions, ({ partition }) => to.int32(partition)).bytesOf(nothing).bytes;
 };
 
 export const decodeAssignment = (bytes: Buffer | null): TopicPartition[] => {
   if (bytes === null || bytes.length === 0) return [];
   const of = new Decoder(bytes);
   of.int16();
-  return of
-    .array(() => {
-      const topic = of.string();
-      return of.array(() => ({ topic, partition: of.int32() }));
-    })
-    .flat();
+  return decodeTopics(of, at => at);
 };

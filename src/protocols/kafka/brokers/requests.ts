@@ -5,9 +5,8 @@
  * @module
  */
 import type { ConsumerOptions, Position, TopicPartition } from '../client.ts';
-import { byTopic } from '../partitions.ts';
 import type { Aborted } from '../record-batch.ts';
-import { Decoder, Encoder } from './coding.ts';
+import { decodeTopics, Decoder, encodeTopics, Encoder } from './coding.ts';
 import type { Answered, Request } from './wire.ts';
 
 /** What is answered of partitions, flat. */
@@ -52,22 +51,10 @@ const request = <Answer extends Answered>(
   ...more,
 });
 
-/** Topics, each with something of its partitions. */
-const topics = <P extends TopicPartition>(to: Encoder, of: Iterable<P>, each: (partition: P) => unknown): Encoder =>
-  to.array([...byTopic(of)], ([topic, partitions]) => to.string(topic).array(partitions, each));
-
-const decodedTopics = <T>(of: Decoder, each: (at: TopicPartition) => T): T[] =>
-  of
-    .array(() => {
-      const topic = of.string();
-      return of.array(() => each({ topic, partition: of.int32() }));
-    })
-    .flat();
-
 const verdict = (of: Decoder): Verdict => ({ throttle: of.int32(), errorCode: of.int16() });
 const verdicts = (of: Decoder): Answered & { readonly partitions: readonly PartitionAnswer[] } => ({
   throttle: of.int32(),
-  partitions: decodedTopics(of, at => ({ ...at, errorCode: of.int16() })),
+  partitions: decodeTopics(of, at => ({ ...at, errorCode: of.int16() })),
 });
 
 // ------------------------------------------------------------------------------------------------------------ clusters
@@ -182,7 +169,7 @@ export const produce = (
   to.int32(1).string(topic).int32(1).int32(partition).bytesOf(batch);
   if (acks === 0) return request('Produce', 0, 7, to, () => ({ throttle: 0, partitions: [] }), { silent: true });
   return request('Produce', 0, 7, to, of => {
-    const partitions = decodedTopics(of, at => {
+    const partitions = decodeTopics(of, at => {
       const written = { ...at, errorCode: of.int16(), offset: Number(of.int64()) };
       of.int64(); // When it was appended, and where the partition begins.
       of.int64();
@@ -214,14 +201,14 @@ export const fetch = (
   const [consumer, session, noSession, leaderEpoch, logStart] = [-1, 0, -1, -1, -1];
   const to = new Encoder(1024).int32(consumer).int32(maxWait).int32(minBytes).int32(maxBytes);
   to.boolean(readCommitted).int32(session).int32(noSession);
-  topics(to, partitions, ({ partition, next }) =>
+  encodeTopics(to, partitions, ({ partition, next }) =>
     to.int32(partition).int32(leaderEpoch).int64(next).int64(logStart).int32(maxBytesPerPartition),
   );
   to.int32(0).string('');
   const decode = (of: Decoder) => {
     const said = verdict(of);
     of.int32(); // The session.
-    const found = decodedTopics(of, at => {
+    const found = decodeTopics(of, at => {
       const errorCode = of.int16();
       of.skip(24); // High watermark, last stable offset, first offset.
       const aborted = of.array(() => ({ producerId: of.int64(), firstOffset: Number(of.int64()) }));
@@ -243,10 +230,10 @@ export const listOffsets = (
 ): Request<Answered & { readonly partitions: readonly (PartitionAnswer & { readonly offset: number })[] }> => {
   const consumer = -1;
   const to = new Encoder().int32(consumer).boolean(readCommitted);
-  topics(to, partitions, ({ partition }) => to.int32(partition).int64(which));
+  encodeTopics(to, partitions, ({ partition }) => to.int32(partition).int64(which));
   return request('ListOffsets', 2, 3, to, of => ({
     throttle: of.int32(),
-    partitions: decodedTopics(of, at => {
+    partitions: decodeTopics(of, at => {
       const errorCode = of.int16();
       of.int64(); // Its time.
       return { ...at, errorCode, offset: Number(of.int64()) };
@@ -325,7 +312,7 @@ export const leaveGroup = (groupId: string, memberId: string): Request<Verdict> 
 
 export const offsetCommit = (of: Member, positions: readonly Position[], note: string | undefined) => {
   const to = member(of);
-  topics(to, positions, ({ partition, offset }) =>
+  encodeTopics(to, positions, ({ partition, offset }) =>
     to
       .int32(partition)
       .int64(offset)
@@ -341,10 +328,10 @@ export interface Committed extends Verdict {
 
 export const offsetFetch = (groupId: string, partitions: Iterable<TopicPartition>): Request<Committed> => {
   const to = new Encoder().string(groupId);
-  topics(to, partitions, ({ partition }) => to.int32(partition));
+  encodeTopics(to, partitions, ({ partition }) => to.int32(partition));
   return request('OffsetFetch', 9, 4, to, of => ({
     throttle: of.int32(),
-    partitions: decodedTopics(of, at => {
+    partitions: decodeTopics(of, at => {
       const offset = Number(of.int64());
       of.string(); // What was noted with it.
       return { ...at, offset, errorCode: of.int16() };
@@ -395,7 +382,7 @@ export interface Transactor extends ProducerId {
 
 export const addPartitions = ({ transactionalId, id, epoch }: Transactor, partitions: Iterable<TopicPartition>) => {
   const to = new Encoder().string(transactionalId).int64(id).int16(epoch);
-  topics(to, partitions, ({ partition }) => to.int32(partition));
+  encodeTopics(to, partitions, ({ partition }) => to.int32(partition));
   return request('AddPartitionsToTxn', 24, 1, to, verdicts);
 };
 
@@ -410,7 +397,7 @@ export const addOffsets = ({ transactionalId, id, epoch }: Transactor, groupId: 
 
 export const transactedOffset = (by: Transactor, groupId: string, at: Position) => {
   const to = new Encoder().string(by.transactionalId).string(groupId).int64(by.id).int16(by.epoch);
-  topics(to, [at], ({ partition, offset }) => to.int32(partition).int64(offset).string(null));
+  encodeTopics(to, [at], ({ partition, offset }) => to.int32(partition).int64(offset).string(null));
   return request('TxnOffsetCommit', 28, 1, to, verdicts);
 };
 

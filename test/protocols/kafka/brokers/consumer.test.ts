@@ -6,6 +6,9 @@ import { encodeAssignment, encodeSubscription } from '../../../../src/protocols/
 import type { Answered, Request, Wire } from '../../../../src/protocols/kafka/brokers/wire.ts';
 import { code } from '../../../../src/protocols/kafka/refused.ts';
 
+/** As Kafka's documentation has it. */
+const ILLEGAL_GENERATION = 22;
+
 const at = { topic: 'orders', partition: 0 };
 
 /** The only broker of a cluster with one topic, and of a group with one member. It has no records. */
@@ -81,7 +84,7 @@ it('commits again, where the coordinator is by then, while it is said to be else
 });
 
 it('commits no more often than that, and not again what was refused for another reason', async () => {
-  const { consumer, times } = await member([...Array<number>(5).fill(code.NOT_COORDINATOR), code.ILLEGAL_GENERATION]);
+  const { consumer, times } = await member([...Array<number>(5).fill(code.NOT_COORDINATOR), ILLEGAL_GENERATION]);
   await expect(consumer.commit([{ ...at, offset: 1 }])).rejects.toThrow(/committing topic orders, partition 0/);
   expect(times('OffsetCommit')).toBe(5);
   await expect(consumer.commit([{ ...at, offset: 1 }])).rejects.toThrow(/22/);
