@@ -15,7 +15,7 @@ import type { Disk, DiskFile } from '../core/disk.ts';
 import { MillraceError, toError } from '../core/errors.ts';
 import type { Batch, LogLife } from '../core/event.ts';
 import type { Acked, Mark, Range } from './acked.ts';
-import { Codec, type SegmentCodec } from './codec.ts';
+import { Codec, type Sealed, type SegmentCodec } from './codec.ts';
 import { Directories } from './directories.ts';
 import {
   encodeFrameHeader,
@@ -376,66 +376,98 @@ export class EventLog {
   async #commit(group: readonly Waiting[]): Promise<Place[]> {
     if (this.#torn) await this.#mend();
     const active = await this.#room();
-    const { segment, file } = active;
-    const headers: FrameFields[] = [];
-    let [seq, bytes] = [this.#end, this.#bytes];
-    for (const { batch, payload, offset } of group) {
-      bytes += batch.byteLength;
-      headers.push({
-        length: offset.length + payload.length,
-        kind: payload.kind,
-        flags: headers.length === group.length - 1 ? flag.lastOfGroup : 0,
-        offsets: offset.length,
-        count: batch.length,
-        seq,
-        group: active.group,
-        bytesAfter: bytes,
-      });
-      seq += batch.length;
-    }
-    const { seal } = active.codec;
+    const { segment, file, codec } = active;
+    const headers = this.#headersOf(group, active.group);
+    const { seal } = codec;
     const sealed = seal && (await Promise.all(group.map(({ payload }, i) => seal(headers[i] as FrameFields, payload))));
-    const places: Place[] = [];
-    const pieces = new Pieces();
-    let offset = segment.length;
-    for (const [i, { batch, payload, frame, sum, offset: own }] of group.entries()) {
-      const header = headers[i] as FrameFields;
-      places.push({ seq: header.seq, bytesBefore: header.bytesAfter - batch.byteLength, segment, offset });
-      let { length } = header;
-      const first = active.group === 1 && i === 0;
-      if (sealed === undefined && !first) {
-        encodeFrameHeader(frame, header, segment.header.salt, sum);
-        pieces.add(frame);
-        for (let at = 1; at < payload.pieces.length; at++) pieces.add(payload.pieces[at] as Buffer);
-      } else {
-        const { pieces: parts, length: size, flags } = sealed?.[i] ?? { ...payload, flags: header.flags };
-        const offsets = first ? this.offsets.encode(own) : own;
-        length = offsets.length + size;
-        const content = [offsets, ...parts];
-        const head = Buffer.allocUnsafe(frameHeaderSize);
-        const fields = { ...header, flags, length, offsets: offsets.length };
-        encodeFrameHeader(head, fields, segment.header.salt, sumOf(content));
-        for (const piece of [head, ...content]) pieces.add(piece);
-      }
-      pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));
-      offset += frameSize(length);
-    }
+    const { places, pieces, end } = this.#framesOf(group, headers, sealed, active);
     this.#torn = true;
-    await file.write(pieces.all(), segment.length);
+    await file.write(pieces, segment.length);
     // Was the write no sync, a power cut would take what is confirmed now.
     if (this.#syncsWrites) this.counters.SyncCount++;
     else this.#syncLater();
     this.#torn = false;
-    this.counters.BytesWritten += offset - segment.length;
-    this.#uncheckedBytes += offset - segment.length;
+    this.#committed(group, headers.at(-1) as FrameFields, active, end);
+    return places;
+  }
+
+  #headersOf(group: readonly Waiting[], number: number): FrameFields[] {
+    let [seq, bytesAfter] = [this.#end, this.#bytes];
+    return group.map(({ batch, payload, offset }, i) => {
+      bytesAfter += batch.byteLength;
+      const header = {
+        length: offset.length + payload.length,
+        kind: payload.kind,
+        flags: i === group.length - 1 ? flag.lastOfGroup : 0,
+        offsets: offset.length,
+        count: batch.length,
+        seq,
+        group: number,
+        bytesAfter,
+      };
+      seq += batch.length;
+      return header;
+    });
+  }
+
+  /** What is to be written, where each of it will be, and where it ends. */
+  #framesOf(
+    group: readonly Waiting[],
+    headers: readonly FrameFields[],
+    sealed: readonly Sealed[] | undefined,
+    { segment, group: number }: Active,
+  ): { readonly places: Place[]; readonly pieces: readonly Buffer[]; readonly end: number } {
+    const places: Place[] = [];
+    const pieces = new Pieces();
+    let offset = segment.length;
+    for (let i = 0; i < group.length; i++) {
+      const waiting = group[i] as Waiting;
+      const header = headers[i] as FrameFields;
+      places.push({ seq: header.seq, bytesBefore: header.bytesAfter - waiting.batch.byteLength, segment, offset });
+      let { length } = header;
+      if (sealed !== undefined || (number === 1 && i === 0))
+        length = this.#addRemade(pieces, waiting, header, sealed?.[i], segment);
+      else {
+        encodeFrameHeader(waiting.frame, header, segment.header.salt, waiting.sum);
+        pieces.add(waiting.frame);
+        const { pieces: parts } = waiting.payload;
+        for (let at = 1; at < parts.length; at++) pieces.add(parts[at] as Buffer);
+      }
+      pieces.add(padding.subarray(0, frameSize(length) - frameHeaderSize - length));
+      offset += frameSize(length);
+    }
+    return { places, pieces: pieces.all(), end: offset };
+  }
+
+  /** A frame that is not as it was prepared: its payload was sealed, or it is the first one, which has all offsets. */
+  #addRemade(
+    pieces: Pieces,
+    { payload, offset }: Waiting,
+    header: FrameFields,
+    sealed: Sealed | undefined,
+    { header: { first, salt } }: Segment,
+  ): number {
+    const offsets = header.seq === first ? this.offsets.encode(offset) : offset;
+    const content = [offsets, ...(sealed ?? payload).pieces];
+    const length = offsets.length + (sealed ?? payload).length;
+    const flags = sealed?.flags ?? header.flags;
+    const head = Buffer.allocUnsafe(frameHeaderSize);
+    encodeFrameHeader(head, { ...header, flags, length, offsets: offsets.length }, salt, sumOf(content));
+    for (const piece of [head, ...content]) pieces.add(piece);
+    return length;
+  }
+
+  #committed(group: readonly Waiting[], last: FrameFields, active: Active, length: number): void {
+    const { segment } = active;
+    this.counters.BytesWritten += length - segment.length;
+    this.#uncheckedBytes += length - segment.length;
     active.group++;
     // It says how far the log goes: else nobody would miss what was in a file that is gone.
     this.#checkpointDue = true;
-    segment.length = offset;
-    segment.end = this.#end = seq;
-    segment.bytesAfter = this.#bytes = bytes;
+    segment.length = length;
+    segment.end = this.#end = last.seq + last.count;
+    segment.bytesAfter = this.#bytes = last.bytesAfter;
     for (const { batch } of group) if (batch.sourceOffset !== undefined) this.offsets.add(batch.sourceOffset);
-    return places;
   }
 
   /** Each write to a segment is a sync: one call of the system for a group, instead of two and a turn between them. */

@@ -19,7 +19,7 @@ export interface Mutant {
 }
 
 const synced = "this.#syncsWrites ? 'synced' : 'write'";
-const groupWrite = 'await file.write(pieces.all(), segment.length);';
+const groupWrite = 'await file.write(pieces, segment.length);';
 const sound = 'return crc32(head, salt) === crc;';
 
 export const mutants: Readonly<Record<string, Mutant>> = {
@@ -36,7 +36,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   'confirms before the write': {
     by: 'crash',
-    patches: [['log.ts', groupWrite, 'void file.write(pieces.all(), segment.length).catch(() => undefined);']],
+    patches: [['log.ts', groupWrite, 'void file.write(pieces, segment.length).catch(() => undefined);']],
   },
   'trusts the length field': {
     by: 'crash',
@@ -94,7 +94,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   'leaves a torn tail': { by: 'crash', patches: [['recovery.ts', 'await file.truncate(length);', '']] },
   'asks for the fsync again after it has failed': {
     by: 'crash',
-    patches: [['log.ts', groupWrite, 'await file.write(pieces.all(), segment.length).catch(() => file.sync());']],
+    patches: [['log.ts', groupWrite, 'await file.write(pieces, segment.length).catch(() => file.sync());']],
   },
   'takes the watermark over a hole': {
     by: 'crash',
