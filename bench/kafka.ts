@@ -6,18 +6,16 @@
  * @module
  */
 import { spawnSync } from 'node:child_process';
-import { randomBytes, randomInt } from 'node:crypto';
-import { once } from 'node:events';
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import kafkajs, { type Admin, type AclOperationTypes, type IHeaders, type Kafka as Client } from 'kafkajs';
 import { makeCertificates, type Certificates } from './certificates.ts';
 import { jars, type Jars } from './jars.ts';
 import { OFFSETS_PARTITIONS, scramUsers, serverProperties, type NodePorts, type Security } from './kafka-properties.ts';
-import { benchDir, poll, start, type Running } from './processes.ts';
+import { benchDir, freePort, poll, start, type Running } from './processes.ts';
 
 export { kafkaUsers, oauthToken, type Security } from './kafka-properties.ts';
 
@@ -147,23 +145,6 @@ export interface Kafka {
   readonly stop: () => Promise<void>;
 }
 
-/**
- * A port on loopback that was free a moment ago, below those that the system gives to clients: a node that is down keeps
- * its port, and a client that asks there again and again would in the end be given it and talk to itself.
- */
-const lastingPort = async (): Promise<number> => {
-  for (;;) {
-    const port = randomInt(10_240, 32_000);
-    const server = createServer().listen(port, '127.0.0.1');
-    const free = await once(server, 'listening').then(
-      () => true,
-      () => false,
-    );
-    server.close();
-    if (free) return port;
-  }
-};
-
 const jvm = ['-Xmx256m', '-Xss512k', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Djava.net.preferIPv4Stack=true'];
 
 interface Cluster {
@@ -188,10 +169,10 @@ const boot = async (options: KafkaOptions, ...flags: string[]): Promise<Cluster>
   for (let id = 1; id <= count; id++) {
     const clients: NodePorts['clients'] = {};
     for (const way of security) {
-      const port = await lastingPort();
+      const port = await freePort();
       Object.assign(clients, { [way]: { port, advertised: await advertise(port, id) } });
     }
-    ports.push({ controller: await lastingPort(), broker: await lastingPort(), clients });
+    ports.push({ controller: await freePort(), broker: await freePort(), clients });
   }
   const certificates = security.some(way => way.endsWith('tls')) ? await makeCertificates(folder) : undefined;
   // No name of an option begins like this, as `-` might.

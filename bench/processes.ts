@@ -4,8 +4,9 @@
  * @module
  */
 import { fork, spawn, type ChildProcess } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { on, once } from 'node:events';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -113,14 +114,31 @@ export const startChild = (module: string, name: string, args: object = {}, node
   };
 };
 
-/** A port on loopback that was free a moment ago. */
+/** Test files that vitest runs at the same time: each has ports of its own. */
+const lanes = 16;
+const lane = Number(process.env['VITEST_POOL_ID'] ?? 0) % lanes;
+const given = new Set<number>();
+
+/**
+ * A port on loopback that nobody listens on, and that nobody else is given. It is below those that the system gives to
+ * whoever takes any: else somebody might have it before it is used. And a client that asks again and again for a server that
+ * is down would in the end be given that port, and talk to itself.
+ */
 export const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = 10_240 + lanes * randomInt(1360) + lane;
+    if (given.has(port)) continue;
+    const server = createServer().listen(port, '127.0.0.1');
+    const free = await once(server, 'listening').then(
+      () => true,
+      () => false,
+    );
+    server.close();
+    if (!free) continue;
+    given.add(port);
+    await once(server, 'close');
+    return port;
+  }
 };
 
 /** Asks every `interval` ms until the answer is not undefined; gives up after `timeout` ms. An error counts as no answer. */

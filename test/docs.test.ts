@@ -12,7 +12,7 @@ const update = process.env['UPDATE_DOCS'] !== undefined;
 const root = resolve(import.meta.dirname, '..');
 const text = (path: string): string => readFileSync(join(root, path), 'utf8');
 const run = promisify(execFile);
-beforeAll(built, 120_000);
+beforeAll(built);
 
 const pages = [
   'README.md',
@@ -95,7 +95,6 @@ describe('documentation', () => {
   it.each(programs)('examples/%s runs, and prints what its comments say', async program => {
     const { stdout } = await run(process.execPath, ['--import', 'tsx', `examples/${program}`], {
       cwd: root,
-      timeout: 30_000,
     });
     const promised = Array.from(
       text(`examples/${program}`).matchAll(/console\.log\(.*\); \/\/ (.*)$/gm),

@@ -510,7 +510,7 @@ test('a channel over any store, with any consumers: nothing is lost, invented or
     }),
     { numRuns: 400 },
   );
-}, 60_000);
+});
 
 test('what a store withdraws while it is out is not live, and the next in line takes its room', async () => {
   const { clock, scope, inside } = world();

@@ -73,7 +73,7 @@ describe('the lock of a directory', () => {
     });
   });
 
-  it('gives signs of life, and tells when another one has it nevertheless', { timeout: 20_000 }, async () => {
+  it('gives signs of life, and tells when another one has it nevertheless', async () => {
     const path = join(dir, 'LOCK');
     let told!: (message: string) => void;
     const report = new Promise<string>(resolve => (told = resolve));

@@ -19,7 +19,7 @@ import { built } from '../built.ts';
 import { bodyOf, codecWith, writeLog } from '../log/written-log.ts';
 
 const root = resolve(import.meta.dirname, '../..');
-beforeAll(built, 120_000);
+beforeAll(built);
 const folder = mkdtempSync(join(tmpdir(), 'channel-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -353,7 +353,7 @@ it('a channel in use: read-only commands see it sound while it works, the others
   const agent = start(['agent', '-n', 'a1', '-f', conf]);
   while (!agent.printed.err.includes('agent a1 runs') || !existsSync(join(dir, 'LOCK'))) {
     expect(agent.child.exitCode, agent.printed.err).toBeNull();
-    await once(agent.child.stderr, 'data');
+    await new Promise(resolve => setTimeout(resolve, 10));
   }
   const ends: number[] = [];
   for (let i = 0; i < 3; i++) {

@@ -37,7 +37,7 @@ const wiring = (source: string, { channel = '', sink = 'type = null' } = {}): st
   });
 
 describeFlume('beside real Flume', () => {
-  beforeAll(built, 120_000);
+  beforeAll(built);
   afterEach(stopAll);
   afterAll(removeFolder);
 
@@ -90,7 +90,7 @@ describeFlume('beside real Flume', () => {
     );
     expect(answers.millrace).toEqual(answers.flume);
     expect(new Set(Object.values(answers.flume)).size).toBeGreaterThan(4);
-  }, 120_000);
+  });
 
   it('the HTTP source answers 503 while its channel is full', async () => {
     const { flume: real, millrace: ours } = await ask(
@@ -112,7 +112,7 @@ describeFlume('beside real Flume', () => {
     );
     expect(real).toEqual([200, 503, 200, 503]);
     expect(ours).toEqual(real);
-  }, 120_000);
+  });
 
   it('the netcat source answers with the same words', async () => {
     const { flume: real, millrace: ours } = await ask(
@@ -150,7 +150,7 @@ describeFlume('beside real Flume', () => {
     ]);
     expect(ours.map(start)).toEqual(real.map(start));
     expect(real[3]).toMatch(/^OK\nOK\nFAILED: /);
-  }, 120_000);
+  });
 
   it('the logger sink prints the same', async () => {
     const lines = ['hello', '', 'exactly sixteen!', 'rather more than sixteen bytes', '\ttab\r', 'grüße'];
@@ -166,7 +166,7 @@ describeFlume('beside real Flume', () => {
       },
     );
     expect(ours).toEqual(real);
-  }, 120_000);
+  });
 
   it('file_roll writes the same bytes, headers included', async () => {
     const events = [
@@ -202,7 +202,7 @@ describeFlume('beside real Flume', () => {
     const sorted = (text: string) =>
       text.replace(/\{(.*?)\}/g, (_, pairs: string) => `{${pairs.split(', ').sort().join(', ')}}`);
     expect(sorted(ours)).toBe(sorted(real));
-  }, 120_000);
+  });
 
   it.each([
     ['flume', 'millrace'],
@@ -334,7 +334,7 @@ describeFlume('beside real Flume', () => {
     await until('the file is completed', () => readdirSync(from).includes('a.COMPLETED'));
     const written = readdirSync(to).flatMap(name => readFileSync(join(to, name), 'utf8').split('\n').slice(0, -1));
     expect(written).toEqual(lines.slice(10));
-  }, 120_000);
+  });
 
   it('a completed name that is taken stops the spooldir source of Flume; here the other files go on', async () => {
     const { flume: real, millrace: ours } = await spool(
@@ -348,5 +348,5 @@ describeFlume('beside real Flume', () => {
     );
     expect(real.left).toContain('b');
     expect(ours).toEqual({ lines: ['{} again', '{} other'], left: ['.flumespool', 'a', 'a.COMPLETED', 'b.COMPLETED'] });
-  }, 120_000);
+  });
 });

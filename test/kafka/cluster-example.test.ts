@@ -9,7 +9,7 @@ import { describeKafka } from './brokers.ts';
 const root = resolve(import.meta.dirname, '../..');
 
 describeKafka('the cluster example', () => {
-  beforeAll(built, 120_000);
+  beforeAll(built);
   const dir = mkdtempSync(join(tmpdir(), 'cluster-example-'));
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 

@@ -83,7 +83,7 @@ test('random histories of a group: nothing is lost, first occurrences are in ord
     200,
   );
   for (const [what, count] of Object.entries(seen)) expect(count, what).toBeGreaterThan(10);
-}, 60_000);
+});
 
 /** A cluster in a world whose time the test owns, and flows that read it. */
 const setUp = (topics: Readonly<Record<string, number>> = { t: 1 }) => {

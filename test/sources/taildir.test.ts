@@ -89,7 +89,7 @@ describe('taildir source', () => {
     );
   });
 
-  it('delivers any bytes, cut anywhere, whatever the batch size', { timeout: 60_000 }, async () => {
+  it('delivers any bytes, cut anywhere, whatever the batch size', async () => {
     const line = fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.from(bytes.filter(byte => byte !== 10)));
     await fc.assert(
       fc.asyncProperty(
@@ -294,7 +294,7 @@ describe('taildir source', () => {
       expect(await new Tail().until(1)).toEqual(['three']);
     });
 
-    it('loses and doubles nothing when it is stopped in the middle', { timeout: 60_000 }, async () => {
+    it('loses and doubles nothing when it is stopped in the middle', async () => {
       const total = 20_000;
       writeFileSync(at('a.log'), Array.from({ length: total }, (_, i) => `${i}\n`).join(''));
       const all: string[] = [];
@@ -566,7 +566,7 @@ describe('taildir source', () => {
       expect(tail.said(/was truncated/)).toBe(1);
     });
 
-    it('loses nothing over many rotations while it is written to', { timeout: 30_000 }, async () => {
+    it('loses nothing over many rotations while it is written to', async () => {
       const tail = new Tail({ filegroups: { f: `${dir}/a\\.log.*` }, pollInterval: 50 });
       let n = 0;
       for (let rotation = 0; rotation < 30; rotation++) {
@@ -581,88 +581,84 @@ describe('taildir source', () => {
     });
   });
 
-  it(
-    'delivers every line once, whatever happens to the names of files, running and stopped',
-    { timeout: 120_000 },
-    async () => {
-      const step = fc.oneof(
-        {
-          weight: 6,
-          arbitrary: fc.record({ do: fc.constant('append'), file: fc.nat(2), lines: fc.integer({ min: 1, max: 5 }) }),
-        },
-        { weight: 2, arbitrary: fc.record({ do: fc.constant('partial'), file: fc.nat(2) }) },
-        { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('rotate', 'move out'), file: fc.nat(2) }) },
-        { weight: 1, arbitrary: fc.record({ do: fc.constant('swap'), file: fc.nat(2) }) },
-        { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('wait', 'restart', 'delete'), file: fc.nat(2) }) },
-      ) as fc.Arbitrary<{ do: string; file: number; lines?: number }>;
-      let run = 0;
-      await fc.assert(
-        fc.asyncProperty(fc.array(step, { maxLength: 40 }), async steps => {
-          const logs = at(String(run++));
-          mkdirSync(logs);
-          const options = {
-            filegroups: { f: `${logs}/.*\\.log` },
-            positionFile: `${logs}/p.json`,
-            pollInterval: 20,
-            batchSize: 3,
-          };
-          const path = (file: number) => join(logs, `${file}.log`);
-          /** Which file has the path now, and the start of a line at its end. */
-          const ids = [0, 1, 2];
-          const open = ['', '', ''];
-          let [nextId, nextName, written] = [3, 0, 0];
-          const expected = new Map<number, string[]>();
-          const received: string[] = [];
-          const kept: number[] = [];
-          let tail = new Tail(options);
-          const settle = () => tail.until(written - received.length);
-          for (const { do: what, file, lines = 0 } of steps) {
-            if (what === 'append') {
-              const id = ids[file]!;
-              const own = expected.get(id) ?? [];
-              expected.set(id, own);
-              for (let i = 0; i < lines; i++) {
-                const line = `${id} ${own.length}`;
-                appendFileSync(path(file), `${line.slice(open[file]!.length)}\n`);
-                open[file] = '';
-                own.push(line);
-                written++;
-              }
-            } else if (what === 'partial' && open[file] === '') {
-              open[file] = `${ids[file]!} `;
-              appendFileSync(path(file), open[file]);
-            } else if ((what === 'rotate' || what === 'move out') && open[file] === '' && existsSync(path(file))) {
-              // What leaves the pattern is found only while it runs, and for as long as somebody looks.
-              if (what === 'move out') await settle();
-              renameSync(path(file), join(logs, what === 'rotate' ? `old${nextName++}.log` : `out${nextName++}`));
-              ids[file] = nextId++;
-            } else if (what === 'swap' && file > 0 && existsSync(path(file)) && existsSync(path(0))) {
-              renameSync(path(0), join(logs, 'swap.log'));
-              renameSync(path(file), path(0));
-              renameSync(join(logs, 'swap.log'), path(file));
-              [ids[0], ids[file], open[0], open[file]] = [ids[file]!, ids[0]!, open[file]!, open[0]!];
-            } else if (what === 'delete' && open[file] === '' && existsSync(path(file))) {
-              await settle();
-              // Kept open, so that no other file gets its inode: that is another story.
-              kept.push(openSync(path(file), 'r'));
-              unlinkSync(path(file));
-              ids[file] = nextId++;
-            } else if (what === 'wait') await settle();
-            else if (what === 'restart') {
-              received.push(...(await tail.stop()));
-              tail = new Tail(options);
+  it('delivers every line once, whatever happens to the names of files, running and stopped', async () => {
+    const step = fc.oneof(
+      {
+        weight: 6,
+        arbitrary: fc.record({ do: fc.constant('append'), file: fc.nat(2), lines: fc.integer({ min: 1, max: 5 }) }),
+      },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant('partial'), file: fc.nat(2) }) },
+      { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('rotate', 'move out'), file: fc.nat(2) }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant('swap'), file: fc.nat(2) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('wait', 'restart', 'delete'), file: fc.nat(2) }) },
+    ) as fc.Arbitrary<{ do: string; file: number; lines?: number }>;
+    let run = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), async steps => {
+        const logs = at(String(run++));
+        mkdirSync(logs);
+        const options = {
+          filegroups: { f: `${logs}/.*\\.log` },
+          positionFile: `${logs}/p.json`,
+          pollInterval: 20,
+          batchSize: 3,
+        };
+        const path = (file: number) => join(logs, `${file}.log`);
+        /** Which file has the path now, and the start of a line at its end. */
+        const ids = [0, 1, 2];
+        const open = ['', '', ''];
+        let [nextId, nextName, written] = [3, 0, 0];
+        const expected = new Map<number, string[]>();
+        const received: string[] = [];
+        const kept: number[] = [];
+        let tail = new Tail(options);
+        const settle = () => tail.until(written - received.length);
+        for (const { do: what, file, lines = 0 } of steps) {
+          if (what === 'append') {
+            const id = ids[file]!;
+            const own = expected.get(id) ?? [];
+            expected.set(id, own);
+            for (let i = 0; i < lines; i++) {
+              const line = `${id} ${own.length}`;
+              appendFileSync(path(file), `${line.slice(open[file]!.length)}\n`);
+              open[file] = '';
+              own.push(line);
+              written++;
             }
+          } else if (what === 'partial' && open[file] === '') {
+            open[file] = `${ids[file]!} `;
+            appendFileSync(path(file), open[file]);
+          } else if ((what === 'rotate' || what === 'move out') && open[file] === '' && existsSync(path(file))) {
+            // What leaves the pattern is found only while it runs, and for as long as somebody looks.
+            if (what === 'move out') await settle();
+            renameSync(path(file), join(logs, what === 'rotate' ? `old${nextName++}.log` : `out${nextName++}`));
+            ids[file] = nextId++;
+          } else if (what === 'swap' && file > 0 && existsSync(path(file)) && existsSync(path(0))) {
+            renameSync(path(0), join(logs, 'swap.log'));
+            renameSync(path(file), path(0));
+            renameSync(join(logs, 'swap.log'), path(file));
+            [ids[0], ids[file], open[0], open[file]] = [ids[file]!, ids[0]!, open[file]!, open[0]!];
+          } else if (what === 'delete' && open[file] === '' && existsSync(path(file))) {
+            await settle();
+            // Kept open, so that no other file gets its inode: that is another story.
+            kept.push(openSync(path(file), 'r'));
+            unlinkSync(path(file));
+            ids[file] = nextId++;
+          } else if (what === 'wait') await settle();
+          else if (what === 'restart') {
+            received.push(...(await tail.stop()));
+            tail = new Tail(options);
           }
-          await settle();
-          received.push(...(await tail.stop()));
-          kept.forEach(closeSync);
-          expect(received).toHaveLength(written);
-          for (const [id, own] of expected) expect(received.filter(line => line.startsWith(`${id} `))).toEqual(own);
-        }),
-        { numRuns: 150 },
-      );
-    },
-  );
+        }
+        await settle();
+        received.push(...(await tail.stop()));
+        kept.forEach(closeSync);
+        expect(received).toHaveLength(written);
+        for (const [id, own] of expected) expect(received.filter(line => line.startsWith(`${id} `))).toEqual(own);
+      }),
+      { numRuns: 150 },
+    );
+  });
 
   describe('trouble', () => {
     it('waits for a directory that does not exist, and says so once', async () => {
@@ -778,6 +774,6 @@ describe('taildir source', () => {
       bodies: 'lines',
       headers: false,
     };
-    for (const law of sourceLaws(spec)) it.concurrent(law.name, { timeout: 60_000 }, () => law.run());
+    for (const law of sourceLaws(spec)) it.concurrent(law.name, () => law.run());
   });
 });

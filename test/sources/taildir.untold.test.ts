@@ -20,7 +20,7 @@ describe.each(['', 'ENOSPC', 'EMFILE'])('T21 tailing without hints %s', error =>
     watching.error = error === '' ? undefined : error;
   });
 
-  it('finds everything by looking, and says once why', { timeout: 60_000 }, async () => {
+  it('finds everything by looking, and says once why', async () => {
     const file = at('app.log');
     writeFileSync(file, text('a', 5));
     const tail = new Tail({ filegroups: filegroups(), pollInterval: 5 });

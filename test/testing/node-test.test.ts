@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { built } from '../built.ts';
 
-beforeAll(built, 120_000);
+beforeAll(built);
 
 test('the laws run under node:test, in ten lines', () => {
   const dir = mkdtempSync(join(import.meta.dirname, 'node-test-'));

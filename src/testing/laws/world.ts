@@ -31,7 +31,7 @@ export class World {
   readonly #fake: FakeClock | undefined;
   readonly #random: () => number;
 
-  constructor({ clock = 'fake', patience = clock === 'fake' ? 60_000 : 2000 }: LawSpec, seed: number) {
+  constructor({ clock = 'fake', patience = clock === 'fake' ? 60_000 : 10_000 }: LawSpec, seed: number) {
     this.#fake = clock === 'fake' ? new FakeClock() : undefined;
     this.clock = this.#fake ?? systemClock;
     this.patience = patience;

@@ -353,4 +353,4 @@ test('random histories of a group, into which others put: nothing is lost, and f
     250,
   );
   for (const [what, count] of Object.entries(seen)) expect(count, what).toBeGreaterThan(10);
-}, 60_000);
+});

@@ -193,7 +193,7 @@ test('random histories: what is made of each record is there once, and in order'
     seed: 1,
   });
   for (const [what, count] of Object.entries(seen)) expect(count, what).toBeGreaterThan(10);
-}, 120_000);
+});
 
 describe('a partition', () => {
   const producers = (...positions: (number | undefined)[]) => {

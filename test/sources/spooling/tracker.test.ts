@@ -33,8 +33,9 @@ const deliver = async (count: number, completes: boolean) => {
     fileChannel({ dir: join(dir, 'channel'), minimumRequiredSpace: 0 }),
     createSink(events => void got.push(...events.map(({ body }) => body.toString()))),
   );
-  const end = Date.now() + 5000;
-  while (got.length < count && Date.now() < end) await new Promise(resolve => setTimeout(resolve, 2));
+  const completed = () => fs.readdirSync(spool).every(name => name.endsWith('.COMPLETED'));
+  while (got.length < count || (completes && !completed())) await new Promise(resolve => setTimeout(resolve, 2));
+  // What came too often would come now.
   await new Promise(resolve => setTimeout(resolve, 50));
   await flow.stop();
   return got;
