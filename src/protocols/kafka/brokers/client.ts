@@ -7,10 +7,10 @@
 import { MillraceError } from '../../../core/errors.ts';
 import type { ConnectionSettings, KafkaClient, Right } from '../client.ts';
 import { nameOf } from '../partitions.ts';
-import { elsewhere, Refused } from '../refused.ts';
 import { wait } from '../waiting.ts';
 import { Cluster } from './cluster.ts';
 import { Consumer } from './consumer.ts';
+import { Coordinator, type Patience } from './coordinator.ts';
 import { createProducer } from './producer.ts';
 import * as requests from './requests.ts';
 import { accessOf, noRights, rightsOf } from './rights.ts';
@@ -20,9 +20,8 @@ import type { Wires } from './wire.ts';
 /** How often a topic is asked for before it does not exist, and the wait in between in ms: brokers may be making it. */
 const topicAttempts = 5;
 const topicWait = 200;
-/** The same of a coordinator. */
-const coordinatorAttempts = 20;
-const coordinatorWait = 100;
+/** The first group of a cluster waits for its coordinator, and that for what it is going to look after. */
+const groupPatience: Patience = refusals => (refusals < 20 ? 100 : undefined);
 
 /** In ms; some more for the way there and back. */
 const requestTimeout = 30_000;
@@ -46,20 +45,10 @@ export const createClient = (wires: Wires, settings: ConnectionSettings): KafkaC
     }
   };
 
-  /** The first group of a cluster waits for its coordinator, and that for what it is going to look after. */
   const describeGroup = async (groupId: string): Promise<ReadonlySet<Right>> => {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const coordinator = await own.orClosed(own.coordinator(groupId));
-        const { errorCode, rights } = await coordinator.ask(requests.describeGroup(groupId));
-        if (errorCode !== 0) throw own.refused(errorCode, `looking for group ${groupId}`);
-        return rightsOf(rights);
-      } catch (thrown) {
-        const passing = thrown instanceof Refused && elsewhere.has(thrown.broker);
-        if (!passing || attempt === coordinatorAttempts) return noRights(thrown);
-        await wait(coordinatorWait, own.closed);
-      }
-    }
+    const coordinator = new Coordinator(own, groupId);
+    const asking = coordinator.ask(requests.describeGroup(groupId), `looking for group ${groupId}`, groupPatience);
+    return own.orClosed(asking).then(({ rights }) => rightsOf(rights), noRights);
   };
 
   return {

@@ -23,6 +23,7 @@ import { wait, waitAfter } from '../waiting.ts';
 import { code, elsewhere, kafkaError, Refused } from '../refused.ts';
 import { Troubles } from '../troubles.ts';
 import { inTime, type Cluster, type Node } from './cluster.ts';
+import { Coordinator, type Patience } from './coordinator.ts';
 import { decodeAssignment, decodeSubscription, encodeAssignment, encodeSubscription } from './membership.ts';
 import { decodeRecords } from './records.ts';
 import * as requests from './requests.ts';
@@ -54,7 +55,6 @@ interface Partition extends TopicPartition {
 
 /** One membership, from a join to the next. */
 interface Membership extends requests.Member {
-  coordinator: Node;
   /** Topics that were subscribed, and how many partitions they had. */
   readonly counts: Counts;
   /** When the coordinator was heard of last. */
@@ -84,12 +84,18 @@ const withDefaults = (given: ConsumerOptions): Options => ({
 /** Part of how groups and coordinators come and go: no trouble before it has failed so often. */
 const passing: ReadonlySet<number> = new Set([...elsewhere, code.REBALANCE_IN_PROGRESS, code.UNKNOWN_MEMBER_ID]);
 const patience = 5;
+/** A coordinator that has just become one says for a while that it is none. */
+const commitPatience: Patience = refusals => {
+  if (refusals === 1) return 0;
+  return refusals < patience ? waitAfter(refusals - 1, longestWait) : undefined;
+};
 
 export class Consumer implements KafkaConsumer {
   readonly #cluster: Cluster;
   readonly #listener: ConsumerListener;
   readonly #troubles: Troubles;
   readonly #options: Options;
+  readonly #coordinator: Coordinator;
   readonly #closing = new AbortController();
   readonly #running: Promise<void>;
   #memberId = '';
@@ -110,6 +116,7 @@ export class Consumer implements KafkaConsumer {
     this.#listener = listener;
     this.#troubles = new Troubles(listener);
     this.#options = withDefaults(options);
+    this.#coordinator = new Coordinator(cluster, options.groupId);
     setMaxListeners(0, this.#closing.signal);
     this.#running = this.#run();
   }
@@ -151,20 +158,7 @@ export class Consumer implements KafkaConsumer {
     const membership = this.#membership;
     if (membership === undefined) throw new MillraceError('MR_KAFKA', `Kafka group ${groupId}: not a member now.`);
     const request = requests.offsetCommit(membership, positions, metadata);
-    for (let attempt = 1; ; attempt++) {
-      const coordinator = await this.#coordinatorOf(membership);
-      const { partitions } = await coordinator.ask(request);
-      const refused = partitions.find(({ errorCode }) => errorCode !== 0);
-      if (refused === undefined) return;
-      if (attempt === patience || !elsewhere.has(refused.errorCode))
-        throw this.#cluster.refused(
-          refused.errorCode,
-          `broker ${coordinator.address}, committing topic ${refused.topic}, partition ${refused.partition}`,
-        );
-      // A coordinator that has just become one says for a while that it is none.
-      if (attempt > 1) await wait(waitAfter(attempt - 1, longestWait), this.#cluster.closed);
-      membership.coordinator = await this.#cluster.coordinator(groupId);
-    }
+    await this.#coordinator.ask(request, `committing for group ${groupId}`, commitPatience);
   }
 
   close(): Promise<void> {
@@ -188,7 +182,7 @@ export class Consumer implements KafkaConsumer {
     const leaving = async () => {
       // A broker works off the requests of a connection in turn, and a join may take long.
       this.#joining?.drop();
-      const coordinator = await this.#cluster.coordinator(groupId);
+      const coordinator = await this.#coordinator.find();
       await coordinator.ask(requests.leaveGroup(groupId, this.#memberId));
     };
     await Promise.race([leaving().catch(() => undefined), wait(leaveTimeout, late.signal)]);
@@ -233,7 +227,7 @@ export class Consumer implements KafkaConsumer {
   async #join(): Promise<[Membership, readonly TopicPartition[]]> {
     const { groupId, sessionTimeout, rebalanceTimeout } = this.#options;
     const topics = await this.#lookUpTopics();
-    const coordinator = await this.#cluster.coordinator(groupId);
+    const coordinator = await this.#coordinator.find();
     this.#joining = coordinator;
     const where = `broker ${coordinator.address}, joining group ${groupId}`;
     const fields = {
@@ -266,7 +260,6 @@ export class Consumer implements KafkaConsumer {
     const ended = new Promise<'rebalance' | 'lost'>(resolve => (tell = resolve));
     const membership: Membership = {
       ...member,
-      coordinator,
       counts: new Map(topics.map(topic => [topic, this.#cluster.topic(topic).partitions])),
       heard: Date.now(),
       over: false,
@@ -352,12 +345,6 @@ export class Consumer implements KafkaConsumer {
     this.#leaving.clear();
   }
 
-  /** Who looks after the group, found anew if there is no way to the one before. */
-  async #coordinatorOf(membership: Membership): Promise<Node> {
-    if (!membership.coordinator.usable) membership.coordinator = await this.#cluster.coordinator(this.#options.groupId);
-    return membership.coordinator;
-  }
-
   async #beat(membership: Membership, over: AbortSignal): Promise<void> {
     const { groupId, heartbeatInterval, sessionTimeout } = this.#options;
     while (!isOver(over)) {
@@ -365,9 +352,9 @@ export class Consumer implements KafkaConsumer {
       if (isOver(over)) return;
       try {
         const { errorCode } = await inTime(
-          this.#coordinatorOf(membership).then(coordinator => coordinator.ask(requests.heartbeat(membership))),
+          this.#coordinator.node().then(node => node.ask(requests.heartbeat(membership))),
           membership.heard + sessionTimeout - Date.now(),
-          `broker ${membership.coordinator.address}, heartbeat of group ${groupId}`,
+          `broker ${this.#coordinator.address}, heartbeat of group ${groupId}`,
         );
         if (isOver(over)) return;
         if (errorCode === 0 || errorCode === code.REBALANCE_IN_PROGRESS) {
@@ -384,25 +371,24 @@ export class Consumer implements KafkaConsumer {
       } catch (thrown) {
         if (isOver(over)) return;
         if (membership.heard + sessionTimeout <= Date.now()) {
-          membership.coordinator.drop();
+          this.#coordinator.drop();
           this.#troubles.raise(
             'group',
             new MillraceError(
               'MR_KAFKA_UNREACHABLE',
-              `Kafka group ${groupId}: the coordinator ${membership.coordinator.address} was not heard of for ${sessionTimeout} ms.`,
+              `Kafka group ${groupId}: the coordinator ${this.#coordinator.address} was not heard of for ${sessionTimeout} ms.`,
               { cause: thrown },
             ),
           );
           membership.end('lost');
           return;
         }
-        this.#troubles.raise('group', kafkaError(thrown, `broker ${membership.coordinator.address}, heartbeat`));
-        const found = await inTime(
-          this.#cluster.coordinator(groupId),
+        this.#troubles.raise('group', kafkaError(thrown, `broker ${this.#coordinator.address}, heartbeat`));
+        await inTime(
+          this.#coordinator.find(),
           membership.heard + sessionTimeout - Date.now(),
           `looking for the coordinator of group ${groupId}`,
         ).catch(() => undefined);
-        if (found !== undefined) membership.coordinator = found;
       }
     }
   }
@@ -463,7 +449,7 @@ export class Consumer implements KafkaConsumer {
     let waiting = partitions;
     for (let failures = 1; waiting.length > 0 && !isOver(over); failures++) {
       try {
-        const found = await this.#lookUp(membership, waiting);
+        const found = await this.#lookUp(waiting);
         if (membership.over) return;
         this.#troubles.over('group');
         if (found.length > 0) this.#own(found);
@@ -474,7 +460,7 @@ export class Consumer implements KafkaConsumer {
         if (membership.over) return;
         this.#troubles.raise(
           'group',
-          kafkaError(thrown, `broker ${membership.coordinator.address}, looking up where to begin`),
+          kafkaError(thrown, `broker ${this.#coordinator.address}, looking up where to begin`),
         );
       }
       await wait(waitAfter(failures, longestWait), over);
@@ -503,21 +489,13 @@ export class Consumer implements KafkaConsumer {
     this.#goOn();
   }
 
-  async #lookUp(membership: Membership, partitions: readonly TopicPartition[]): Promise<readonly Assigned[]> {
+  async #lookUp(partitions: readonly TopicPartition[]): Promise<readonly Assigned[]> {
     const { groupId } = this.#options;
-    const coordinator = await this.#coordinatorOf(membership);
+    const request = requests.offsetFetch(groupId, partitions);
     const [committed, bounds] = await Promise.all([
-      coordinator.ask(requests.offsetFetch(groupId, partitions)),
+      this.#coordinator.ask(request, `reading what group ${groupId} has committed`, () => undefined),
       this.#bounds(partitions),
     ]);
-    const refusal = requests.refusalIn(committed);
-    if (refusal !== 0) {
-      if (elsewhere.has(refusal)) membership.coordinator = await this.#cluster.coordinator(groupId);
-      throw this.#cluster.refused(
-        refusal,
-        `broker ${coordinator.address}, reading what group ${groupId} has committed`,
-      );
-    }
     const offsets = new Map(committed.partitions.map(of => [nameOf(of), of.offset]));
     return partitions.flatMap(({ topic, partition }) => {
       const key = nameOf({ topic, partition });

@@ -25,9 +25,12 @@ export interface Refusable extends Answered {
   readonly partitions?: readonly PartitionAnswer[];
 }
 
-/** The first refusal, or 0. */
-export const refusalIn = ({ errorCode = 0, partitions = [] }: Refusable): number =>
-  errorCode !== 0 ? errorCode : (partitions.find(of => of.errorCode !== 0)?.errorCode ?? 0);
+/** The first refusal, if there is one, and of which partition it is. */
+export const refusalIn = ({ errorCode = 0, partitions = [] }: Refusable) => {
+  if (errorCode !== 0) return { errorCode, where: '' };
+  const of = partitions.find(one => one.errorCode !== 0);
+  return of && { errorCode: of.errorCode, where: `, topic ${of.topic}, partition ${of.partition}` };
+};
 
 /** Who writes: brokers tell batches that come twice by it. */
 export interface ProducerId {

@@ -11,9 +11,9 @@
 import { MillraceError } from '../../../core/errors.ts';
 import type { Compression, KafkaTransactions, TopicPartition, TransactionalProducer, Write } from '../client.ts';
 import { nameOf } from '../partitions.ts';
-import { wait } from '../waiting.ts';
-import { code, elsewhere, Refused } from '../refused.ts';
-import type { Cluster, Node } from './cluster.ts';
+import { code } from '../refused.ts';
+import type { Cluster } from './cluster.ts';
+import { Coordinator } from './coordinator.ts';
 import { leaderOf, packingOf, produce } from './produce.ts';
 import * as requests from './requests.ts';
 import type { Request } from './wire.ts';
@@ -29,90 +29,42 @@ const longestTurn = 60_000;
 /** Not refused, but the coordinator or the offsets are busy with the transaction before. */
 const busy: ReadonlySet<number> = new Set([code.CONCURRENT_TRANSACTIONS, code.UNSTABLE_OFFSET_COMMIT]);
 
-export const createTransactions = (cluster: Cluster): KafkaTransactions => {
-  const coordinators = new Coordinators(cluster);
-  return {
-    begin: async (id, groupId, of) => {
-      const transactor = await cluster.orClosed(initialise(coordinators, id));
-      // Not before: until then it may move.
-      const position = await cluster.orClosed(stableOffset(coordinators, groupId, of));
-      return new Transactional(coordinators, transactor, groupId, of, position);
-    },
-    close() {
-      cluster.close();
-      return Promise.resolve();
-    },
-  };
+export const createTransactions = (cluster: Cluster): KafkaTransactions => ({
+  begin: async (transactionalId, groupId, of) => {
+    const transactions = new Coordinator(cluster, transactionalId, 'transactions');
+    const group = new Coordinator(cluster, groupId);
+    const transactor = await cluster.orClosed(initialise(transactions));
+    // Not before: until then it may move.
+    const position = await cluster.orClosed(stableOffset(group, of));
+    return new Transactional(cluster, transactions, group, transactor, of, position);
+  },
+  close() {
+    cluster.close();
+    return Promise.resolve();
+  },
+});
+
+/** Asks; again while the transaction before is not over, or another has to be asked. */
+const ask = <A extends requests.Refusable>(
+  coordinator: Coordinator,
+  request: Request<A>,
+  doing: string,
+): Promise<A> => {
+  const until = Date.now() + longestTurn;
+  return coordinator.ask(request, doing, () => (Date.now() > until ? undefined : turnWait), busy);
 };
 
-/** Who looks after groups and transactions. */
-class Coordinators {
-  readonly cluster: Cluster;
-  readonly #known = new Map<string, Node>();
-
-  constructor(cluster: Cluster) {
-    this.cluster = cluster;
-  }
-
-  /** Asks the one of `id`; again while the transaction before is not over, or another has to be asked. */
-  async ask<A extends requests.Refusable>(
-    id: string,
-    of: 'group' | 'transactions',
-    request: Request<A>,
-    doing: string,
-  ): Promise<A> {
-    const { closed } = this.cluster;
-    const until = Date.now() + longestTurn;
-    for (;;) {
-      let refused: Refused;
-      try {
-        const node = await this.#of(id, of);
-        const answer = await node.ask(request);
-        const refusal = requests.refusalIn(answer);
-        if (refusal === 0) return answer;
-        refused = this.cluster.refused(refusal, `broker ${node.address}, ${doing}`);
-      } catch (thrown) {
-        if (!(thrown instanceof Refused)) throw thrown;
-        refused = thrown;
-      }
-      if (elsewhere.has(refused.broker)) this.#known.delete(`${of} ${id}`);
-      else if (!busy.has(refused.broker)) throw refused;
-      if (Date.now() > until || closed.aborted) throw refused;
-      await wait(turnWait, closed);
-    }
-  }
-
-  async #of(id: string, of: 'group' | 'transactions'): Promise<Node> {
-    const known = this.#known.get(`${of} ${id}`);
-    if (known?.usable === true) return known;
-    const node = await this.cluster.coordinator(id, of);
-    this.#known.set(`${of} ${id}`, node);
-    return node;
-  }
-}
-
-const initialise = async (coordinators: Coordinators, transactionalId: string): Promise<requests.Transactor> => {
-  const { id, epoch } = await coordinators.ask(
-    transactionalId,
-    'transactions',
-    requests.initProducerId(transactionalId, transactionTimeout),
-    `beginning with transactional id ${transactionalId}`,
-  );
+const initialise = async (coordinator: Coordinator): Promise<requests.Transactor> => {
+  const transactionalId = coordinator.id;
+  const request = requests.initProducerId(transactionalId, transactionTimeout);
+  const { id, epoch } = await ask(coordinator, request, `beginning with transactional id ${transactionalId}`);
   return { transactionalId, id, epoch };
 };
 
 /** Where a group is when no transaction is about to change that; undefined if it never committed. */
-const stableOffset = async (
-  coordinators: Coordinators,
-  groupId: string,
-  of: TopicPartition,
-): Promise<number | undefined> => {
-  const { partitions } = await coordinators.ask(
-    groupId,
-    'group',
-    requests.stableOffsetFetch(groupId, of),
-    `looking where group ${groupId} is in topic ${of.topic}, partition ${of.partition}`,
-  );
+const stableOffset = async (group: Coordinator, of: TopicPartition): Promise<number | undefined> => {
+  const request = requests.stableOffsetFetch(group.id, of);
+  const { partitions } = await ask(group, request, `looking where group ${group.id} is`);
   const offset = partitions[0]?.offset ?? -1;
   return offset < 0 ? undefined : offset;
 };
@@ -120,24 +72,25 @@ const stableOffset = async (
 class Transactional implements TransactionalProducer {
   readonly position: number | undefined;
   readonly #cluster: Cluster;
-  readonly #coordinators: Coordinators;
+  readonly #transactions: Coordinator;
+  readonly #group: Coordinator;
   readonly #by: requests.Transactor;
-  readonly #groupId: string;
   readonly #of: TopicPartition;
   readonly #sequences = new Map<string, number>();
   #state: 'free' | 'busy' | 'over' = 'free';
 
   constructor(
-    coordinators: Coordinators,
+    cluster: Cluster,
+    transactions: Coordinator,
+    group: Coordinator,
     by: requests.Transactor,
-    groupId: string,
     of: TopicPartition,
     position: number | undefined,
   ) {
-    this.#cluster = coordinators.cluster;
-    this.#coordinators = coordinators;
+    this.#cluster = cluster;
+    this.#transactions = transactions;
+    this.#group = group;
     this.#by = by;
-    this.#groupId = groupId;
     this.#of = of;
     this.position = position;
   }
@@ -192,21 +145,14 @@ class Transactional implements TransactionalProducer {
   }
 
   async #commitOffset(next: number): Promise<void> {
-    const { topic, partition } = this.#of;
-    const groupId = this.#groupId;
-    await this.#ask(requests.addOffsets(this.#by, groupId));
-    await this.#coordinators.ask(
-      groupId,
-      'group',
-      requests.transactedOffset(this.#by, groupId, { topic, partition, offset: next }),
-      `committing offset ${next} of topic ${topic}, partition ${partition} for group ${groupId}`,
-    );
+    const { id } = this.#group;
+    await this.#ask(requests.addOffsets(this.#by, id));
+    const request = requests.transactedOffset(this.#by, id, { ...this.#of, offset: next });
+    await ask(this.#group, request, `committing offset ${next} for group ${id}`);
   }
 
   /** Asks the coordinator of the id. */
   #ask<A extends requests.Refusable>(request: Request<A>): Promise<A> {
-    const { transactionalId } = this.#by;
-    const doing = `${request.name} of transactional id ${transactionalId}`;
-    return this.#coordinators.ask(transactionalId, 'transactions', request, doing);
+    return ask(this.#transactions, request, `${request.name} of transactional id ${this.#by.transactionalId}`);
   }
 }

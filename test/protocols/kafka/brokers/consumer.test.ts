@@ -85,7 +85,9 @@ it('commits again, where the coordinator is by then, while it is said to be else
 
 it('commits no more often than that, and not again what was refused for another reason', async () => {
   const { consumer, times } = await member([...Array<number>(5).fill(code.NOT_COORDINATOR), ILLEGAL_GENERATION]);
-  await expect(consumer.commit([{ ...at, offset: 1 }])).rejects.toThrow(/committing topic orders, partition 0/);
+  await expect(consumer.commit([{ ...at, offset: 1 }])).rejects.toThrow(
+    /committing for group billing, topic orders, partition 0/,
+  );
   expect(times('OffsetCommit')).toBe(5);
   await expect(consumer.commit([{ ...at, offset: 1 }])).rejects.toThrow(/22/);
   expect(times('OffsetCommit')).toBe(6);
