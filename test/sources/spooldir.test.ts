@@ -664,7 +664,9 @@ describe('spooldir source', () => {
       );
     });
 
-    it('a process that is killed loses nothing, and repeats what was not written down yet', async () => {
+    // Whoever is held up longer than it takes is too late to kill it.
+    const ifLate = { retry: { count: 10, condition: /was at its end before it was killed/ } };
+    it('a process that is killed loses nothing, and repeats what was not written down yet', ifLate, async () => {
       const files = 20;
       const lines = 500;
       for (let i = 0; i < files; i++)
@@ -684,7 +686,6 @@ describe('spooldir source', () => {
         child.kill('SIGKILL');
         await gone;
       }
-      expect(starts.length).toBeGreaterThan(3);
       const all = written();
       expect(new Set(all).size).toBe(files * lines);
       // Each process begins with what the one before had delivered last, and goes on in order from there.
@@ -699,6 +700,7 @@ describe('spooldir source', () => {
         expect(own).toEqual(own.map((_, n) => own[0]! + n));
         end = (own.at(-1) ?? end - 1) + 1;
       }
+      if (starts.length <= 3) throw new Error('it was at its end before it was killed');
     });
 
     it('does not take a new file for the one that was being read', async () => {
