@@ -1,5 +1,8 @@
 import { describe } from 'vitest';
 
+/** In CI, and with FAULTS=1: what takes many minutes runs as well. */
+export const thorough = process.env['CI'] !== undefined || process.env['FAULTS'] !== undefined;
+
 /**
  * vitest's `describe` for tests with real servers. Where those cannot be had it skips, and says so loudly. In CI it never
  * does.

@@ -16,7 +16,7 @@ import { kafkaChannel } from '../../src/kafka.ts';
 import { decodeAvroEvent } from '../../src/protocols/avro-event.ts';
 import { recordingLog, seededRandom } from '../../src/testing/index.ts';
 import { bundle } from '../bundle.ts';
-import { startKafka, type Kafka } from './brokers.ts';
+import { kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 import type { Orders } from './faults-agent.ts';
 import { describeFaults, Collected, Numbers, total, until } from './faults.ts';
 
@@ -78,7 +78,7 @@ class Output {
   }
 }
 
-describeFaults('agents that share a Kafka channel', () => {
+describeFaults.each(kafkaVersions)('agents that share a channel of Kafka %s', version => {
   let kafka: Kafka;
   let folder: string;
   let program: string;
@@ -87,6 +87,7 @@ describeFaults('agents that share a Kafka channel', () => {
     program = await bundle(join(import.meta.dirname, 'faults-agent.ts'));
     folder = dirname(program);
     kafka = await startKafka({
+      version,
       nodes: 3,
       fastFailover: true,
       properties: { 'group.min.session.timeout.ms': 1000 },

@@ -4,18 +4,18 @@ import { inScope, Scope } from '../../src/core/scope.ts';
 import { createSink, run, type Flow } from '../../src/index.ts';
 import { kafkaSource } from '../../src/kafka.ts';
 import { recordingLog } from '../../src/testing/index.ts';
-import { startKafka, type Kafka } from './brokers.ts';
+import { kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 import { describeFaults, Pipeline, total, until, type Member, type PipelineOptions } from './faults.ts';
 
 const timeout = 180_000;
 
-describeFaults('a group, while events flow', () => {
+describeFaults.each(kafkaVersions)('a group of Kafka %s, while events flow', version => {
   let kafka: Kafka;
   let pipeline: Pipeline | undefined;
   const readings: Flow[] = [];
 
   beforeAll(async () => {
-    kafka = await startKafka({ nodes: 3, fastFailover: true });
+    kafka = await startKafka({ version, nodes: 3, fastFailover: true });
   }, 90_000);
   afterEach(async () => {
     await pipeline?.end();

@@ -23,15 +23,13 @@ import {
 import { kafkaSink, kafkaSource } from '../../src/kafka.ts';
 import { recordingLog } from '../../src/testing/index.ts';
 import { poll } from '../../bench/processes.ts';
-import { describeReal } from '../real.ts';
+import { describeReal, thorough } from '../real.ts';
 import { fetchKafka, kafkaMissing, type Kafka, type KafkaRecord } from './brokers.ts';
-
-const wanted = process.env['CI'] !== undefined || process.env['FAULTS'] !== undefined;
 
 /** As `describeKafka`, but they take ten minutes: in CI, or with FAULTS=1. */
 export const describeFaults = await describeReal(
   'faults of real Kafka brokers',
-  kafkaMissing() ?? (wanted ? undefined : 'they take ten minutes. `FAULTS=1 npm test` runs them'),
+  kafkaMissing() ?? (thorough ? undefined : 'they take ten minutes. `FAULTS=1 npm test` runs them'),
   fetchKafka,
 );
 
