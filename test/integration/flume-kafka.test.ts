@@ -1,11 +1,11 @@
 import kafkajs, { type Message } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { flumeKafkaClasspath, flumeMissing } from '../../bench/flume.ts';
-import { fetchKafka, kafkaMissing, startKafka, type Kafka, type KafkaRecord } from '../../bench/kafka.ts';
 import { freePort, type Running } from '../../bench/processes.ts';
 import { event, headers } from '../../src/index.ts';
 import { decodeAvroEvent, encodeAvroEvent } from '../../src/protocols/avro-event.ts';
 import { built } from '../built.ts';
+import { fetchKafka, kafkaMissing, startKafka, versionsFor, type Kafka, type KafkaRecord } from '../kafka/brokers.ts';
 import { describeReal } from '../real.ts';
 import { both, configuration, launch, listens, removeFolder, stopAll, until, type Agent } from './agents.ts';
 
@@ -37,17 +37,16 @@ const classNames = {
   sinks: 'org.apache.flume.sink.kafka.KafkaSink',
 };
 
-describeFlume('Kafka beside real Flume', () => {
+afterAll(removeFolder);
+
+describeFlume.each(versionsFor('Kafka with real Flume'))('Kafka %s beside real Flume', version => {
   let kafka: Kafka;
   beforeAll(async () => {
     built();
-    kafka = await startKafka();
+    kafka = await startKafka({ version });
   }, 240_000);
   afterEach(stopAll);
-  afterAll(async () => {
-    await kafka.stop();
-    removeFolder();
-  });
+  afterAll(() => kafka.stop());
 
   /** What every component is told. Flume's own default is a second, and to begin with what comes then. */
   const source = (more: string) =>

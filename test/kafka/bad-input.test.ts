@@ -16,7 +16,7 @@ import { quietLog } from '../../src/core/scope.ts';
 import { recordingLog, recordingSink, scriptedSource } from '../../src/testing/index.ts';
 import { freePort, start, type Running } from '../../bench/processes.ts';
 import { built } from '../built.ts';
-import { describeKafka, kafkaTool, startKafka, type Kafka } from './brokers.ts';
+import { describeKafka, kafkaTool, kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 
 const until = async (holds: () => boolean | Promise<boolean>, what: () => unknown, limit = 60_000): Promise<void> => {
   const end = Date.now() + limit;
@@ -69,11 +69,11 @@ const write = async (kafka: Kafka, topic: string, values: readonly (string | Buf
   await client.close();
 };
 
-describeKafka('bad input', () => {
+describeKafka.each(kafkaVersions)('bad input on Kafka %s', version => {
   let kafka: Kafka;
   beforeAll(async () => {
     built();
-    kafka = await startKafka({ security: ['none', 'sasl', 'tls'] });
+    kafka = await startKafka({ version, security: ['none', 'sasl', 'tls'] });
   }, 240_000);
   afterAll(() => kafka.stop());
 

@@ -17,7 +17,7 @@ import {
   type SinkSpec,
   type SourceSpec,
 } from '../../src/testing/index.ts';
-import { describeKafka, kafkaUsers, startKafka, type Kafka } from './brokers.ts';
+import { describeKafka, kafkaUsers, kafkaVersions, startKafka, type Kafka } from './brokers.ts';
 import { proxy, type Proxy } from './proxy.ts';
 
 /** A busy machine is no broken law. */
@@ -80,7 +80,7 @@ const watched = () => {
   return { confirmed, connect, joined };
 };
 
-describeKafka('on a real broker', () => {
+describeKafka.each(kafkaVersions)('on a real broker of Kafka %s', version => {
   let kafka: Kafka;
   /** Before the way in that the components take. */
   let cable: Proxy;
@@ -90,6 +90,7 @@ describeKafka('on a real broker', () => {
   beforeAll(async () => {
     const cables: Proxy[] = [];
     kafka = await startKafka({
+      version,
       security: ['none', 'sasl'],
       advertise: async port => {
         cables.push(await proxy({ to: port }));
