@@ -317,7 +317,7 @@ a1.sinks.k1.allowTopicOverride = false
     });
   });
 
-  describe('a group that is shared with somebody else', { timeout: 90_000 }, () => {
+  describe('a group that is shared with somebody else', () => {
     const java = async (groupId: string, topic: string, ...more: string[]) => {
       const tool = await kafkaTool({
         version: '3.9.2',

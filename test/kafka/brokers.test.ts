@@ -112,53 +112,49 @@ describeKafka('real brokers', () => {
     expect(await values(kafka, 'lines')).toEqual([['commit']]);
   });
 
-  it(
-    'three nodes: a leader is killed, stopped and paused, and comes back with all it had',
-    { timeout: 90_000 },
-    async () => {
-      const kafka = await begin({ nodes: 3, fastFailover: true });
-      await kafka.createTopic('lines', { partitions: 3 });
-      // kafkajs gives up too often when it begins with a node that does not answer.
-      const config = { brokers: () => kafka.bootstrap.filter((_, index) => kafka.nodes[index]!.answers()) };
-      const moved = (from: KafkaNode) =>
-        poll('another leader', async () => (await kafka.leaderOf('lines', 0)) !== from || undefined);
-      await send(config, 'lines', 'before');
+  it('three nodes: a leader is killed, stopped and paused, and comes back with all it had', async () => {
+    const kafka = await begin({ nodes: 3, fastFailover: true });
+    await kafka.createTopic('lines', { partitions: 3 });
+    // kafkajs gives up too often when it begins with a node that does not answer.
+    const config = { brokers: () => kafka.bootstrap.filter((_, index) => kafka.nodes[index]!.answers()) };
+    const moved = (from: KafkaNode) =>
+      poll('another leader', async () => (await kafka.leaderOf('lines', 0)) !== from || undefined);
+    await send(config, 'lines', 'before');
 
-      const killed = await kafka.leaderOf('lines', 0);
-      await killed.kill();
-      await moved(killed);
-      await send(config, 'lines', 'killed');
-      await killed.start();
-      await kafka.inSync('lines');
+    const killed = await kafka.leaderOf('lines', 0);
+    await killed.kill();
+    await moved(killed);
+    await send(config, 'lines', 'killed');
+    await killed.start();
+    await kafka.inSync('lines');
 
-      const paused = await kafka.leaderOf('lines', 0);
-      paused.pause();
-      await moved(paused);
-      await send(config, 'lines', 'paused');
-      paused.resume();
-      await kafka.inSync('lines');
+    const paused = await kafka.leaderOf('lines', 0);
+    paused.pause();
+    await moved(paused);
+    await send(config, 'lines', 'paused');
+    paused.resume();
+    await kafka.inSync('lines');
 
-      const stopped = await kafka.leaderOf('lines', 0);
-      await stopped.stop();
-      await moved(stopped);
-      await send(config, 'lines', 'stopped');
-      await stopped.start();
-      await kafka.inSync('lines');
-      expect((await values(kafka, 'lines'))[0]).toEqual(['before', 'killed', 'paused', 'stopped']);
+    const stopped = await kafka.leaderOf('lines', 0);
+    await stopped.stop();
+    await moved(stopped);
+    await send(config, 'lines', 'stopped');
+    await stopped.start();
+    await kafka.inSync('lines');
+    expect((await values(kafka, 'lines'))[0]).toEqual(['before', 'killed', 'paused', 'stopped']);
 
-      const consumer = client(config).consumer({ groupId: 'readers' });
-      const coordinator = new Promise<string>(resolve => {
-        consumer.on('consumer.network.request', ({ payload: { apiName, broker } }) => {
-          if (apiName === 'JoinGroup') resolve(broker);
-        });
+    const consumer = client(config).consumer({ groupId: 'readers' });
+    const coordinator = new Promise<string>(resolve => {
+      consumer.on('consumer.network.request', ({ payload: { apiName, broker } }) => {
+        if (apiName === 'JoinGroup') resolve(broker);
       });
-      await consumer.connect();
-      await consumer.subscribe({ topic: 'lines' });
-      await consumer.run({ eachMessage: async () => undefined });
-      expect(await coordinator).toBe(kafka.bootstrap[(await kafka.coordinatorOf('readers')).id - 1]);
-      await consumer.disconnect();
-    },
-  );
+    });
+    await consumer.connect();
+    await consumer.subscribe({ topic: 'lines' });
+    await consumer.run({ eachMessage: async () => undefined });
+    expect(await coordinator).toBe(kafka.bootstrap[(await kafka.coordinatorOf('readers')).id - 1]);
+    await consumer.disconnect();
+  });
 
   describe('ways in', () => {
     const user = (mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512', password = kafkaUsers.alice) =>
@@ -232,7 +228,7 @@ describeKafka('real brokers', () => {
     expect(await kafka.ends('lines')).toEqual([2]);
   });
 
-  it('real Flume has its source, channel and sink', { timeout: 60_000 }, async () => {
+  it('real Flume has its source, channel and sink', async () => {
     const kafka = await begin({});
     for (const topic of ['first', 'channel', 'last']) await kafka.createTopic(topic);
     const servers = `kafka.bootstrap.servers = ${kafka.bootstrap.join()}`;

@@ -22,7 +22,7 @@ import { proxy, type Proxy } from './proxy.ts';
 
 /** A busy machine is no broken law. */
 const real = { clock: 'real', patience: 10_000 } as const;
-const timeout = 120_000;
+const timeout = 300_000;
 const consumer = {
   'auto.offset.reset': 'earliest',
   'fetch.max.wait.ms': '100',

@@ -73,7 +73,7 @@ for (const [version, nodes] of [
       client = await kafkajs({ brokers: kafka.bootstrap, log: quietLog });
       await kafka.createTopic('in', { partitions });
       await kafka.createTopic('out', { partitions });
-    }, 60_000);
+    });
     afterAll(async () => {
       await client.close();
       await kafka.stop();

@@ -44,8 +44,8 @@ const numbers = createSource<FlumeEvent, Sent<number>>(
     const progress = new AckedInOrder(start);
     const named = headers({ p: String(partition) });
     const emit = () => {
-      // Slowly it never comes to the end. And there the flow goes on: others have events for us.
-      const count = Math.min(slow ? Math.ceil((total - perDelivery - next) / 400) : perDelivery, total - next);
+      // Slowly it comes to no end, for minutes. And there the flow goes on: others have events for us.
+      const count = Math.min(slow ? Math.ceil((total - perDelivery - next) / 2000) : perDelivery, total - next);
       if (count <= 0) return void setTimeout(emit, pace);
       const from = next;
       next += count;

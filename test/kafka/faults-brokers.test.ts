@@ -31,7 +31,7 @@ describeFaults.each(kafkaVersions)('while events flow through three brokers of K
         return cable.port;
       },
     });
-  }, 90_000);
+  });
   afterEach(async () => {
     await pipeline?.end();
     for (const cable of cables.values()) cable.release();
@@ -39,7 +39,7 @@ describeFaults.each(kafkaVersions)('while events flow through three brokers of K
       node.resume();
       if (node.pid() === undefined) await node.start();
     }
-  }, 90_000);
+  });
   afterAll(async () => {
     await kafka.stop();
     for (const cable of cables.values()) await cable.close();

@@ -16,7 +16,7 @@ describeFaults.each(kafkaVersions)('a group of Kafka %s, while events flow', ver
 
   beforeAll(async () => {
     kafka = await startKafka({ version, nodes: 3, fastFailover: true });
-  }, 90_000);
+  });
   afterEach(async () => {
     await pipeline?.end();
     for (const reading of readings.splice(0)) await reading.stop().catch(() => undefined);
