@@ -191,10 +191,10 @@ describeKafka('the Kafka sink', () => {
     });
   });
 
-  describe('on three nodes', () => {
+  describe.each(kafkaVersions)('on three nodes of Kafka %s', (version: KafkaVersion) => {
     let kafka: Kafka;
     beforeAll(async () => {
-      kafka = await startKafka({ nodes: 3, fastFailover: true });
+      kafka = await startKafka({ version, nodes: 3, fastFailover: true });
     });
     afterAll(() => kafka.stop());
 

@@ -12,12 +12,20 @@ import {
 import { kafkajs } from '../../src/protocols/kafka/kafkajs.ts';
 import { platformatic } from '../../src/protocols/kafka/platformatic.ts';
 import { realTime } from '../protocols/kafka/port-laws.ts';
-import { describeKafka, kafkaUsers, oauthToken, startKafka, type Kafka, type Security } from './brokers.ts';
+import {
+  describeKafka,
+  kafkaUsers,
+  kafkaVersions,
+  oauthToken,
+  startKafka,
+  type Kafka,
+  type Security,
+} from './brokers.ts';
 import { lawsOnBrokers } from './laws-on-brokers.ts';
 
 lawsOnBrokers('platformatic', platformatic);
 
-describeKafka('platformatic', () => {
+describeKafka.each(kafkaVersions)('platformatic, its codecs and logins, on Kafka %s', version => {
   let kafka: Kafka;
   const ways = ['none', 'tls', 'mtls', 'sasl', 'sasl_tls'] as const satisfies readonly Security[];
   const connect = (way: Security, more: Partial<ConnectionSettings> = {}, by = platformatic) =>
@@ -29,7 +37,7 @@ describeKafka('platformatic', () => {
     });
 
   beforeAll(async () => {
-    kafka = await startKafka({ security: ways });
+    kafka = await startKafka({ version, security: ways });
   });
   afterAll(() => kafka.stop());
 
