@@ -34,7 +34,6 @@ export const lawsOnBrokers = (name: string, connect: KafkaConnector): void => {
 
       portLaws(name, {
         time: realTime,
-        timeout: 60_000,
         connect: () => connect(settings()),
         createTopic: (topic, partitions) => kafka.createTopic(topic, { partitions }),
         consumer: { sessionTimeout: 6000, heartbeatInterval: 300, rebalanceTimeout: 8000, maxWait: 100 },

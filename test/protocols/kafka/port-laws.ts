@@ -69,8 +69,6 @@ export interface PortSpec {
   loseAnswer?(): Promise<void> | void;
   /** Puts all members out of a group. */
   expel?(group: string): Promise<void> | void;
-  /** For all tests; default vitest's. */
-  readonly timeout?: number;
 }
 
 const nameOf = ({ topic, partition }: TopicPartition) => `${topic}-${partition}`;
@@ -178,9 +176,8 @@ const newName = (what: string) => `laws-${what}-${run}-${++names}`;
 export const portLaws = (name: string, spec: PortSpec): void => {
   const { time } = spec;
   const { until, settle, pass } = time;
-  const limit = spec.timeout === undefined ? {} : { timeout: spec.timeout };
 
-  describe(`laws of the port: ${name}`, limit, () => {
+  describe(`laws of the port: ${name}`, () => {
     let client: KafkaClient;
     let producer: KafkaProducer;
     /** What a test has opened. */
