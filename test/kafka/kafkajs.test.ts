@@ -17,7 +17,16 @@ import { compressions } from '../../src/protocols/kafka/client.ts';
 import { kafkajs } from '../../src/protocols/kafka/kafkajs.ts';
 import { recordingLog } from '../../src/testing/index.ts';
 import { realTime } from '../protocols/kafka/port-laws.ts';
-import { describeKafka, kafkaTool, kafkaUsers, oauthToken, startKafka, type Kafka, type Security } from './brokers.ts';
+import {
+  describeKafka,
+  kafkaTool,
+  kafkaUsers,
+  oauthToken,
+  startKafka,
+  versionsFor,
+  type Kafka,
+  type Security,
+} from './brokers.ts';
 
 const { until } = realTime;
 const log = recordingLog();
@@ -51,12 +60,13 @@ class Reader implements ConsumerListener {
   }
 }
 
-describeKafka('kafkajs, the adapter', () => {
+describeKafka.each(versionsFor('the adapter of kafkajs'))('kafkajs, the adapter, on Kafka %s', version => {
   let kafka: Kafka;
   const closers: (() => Promise<void>)[] = [];
 
   beforeAll(async () => {
     kafka = await startKafka({
+      version,
       security: ['none', 'tls', 'mtls', 'sasl', 'sasl_tls'],
       acls: true,
       properties: { 'connections.max.reauth.ms': 3000, 'group.min.session.timeout.ms': 1000 },
@@ -175,6 +185,7 @@ describeKafka('kafkajs, the adapter', () => {
       const client = await connect();
       const topic = await topicOf();
       const tool = await kafkaTool({
+        version,
         main: 'org.apache.kafka.tools.ProducerPerformance',
         args: [
           ...['--topic', topic, '--num-records', '2000', '--record-size', '100', '--throughput', '-1'],
@@ -194,6 +205,7 @@ describeKafka('kafkajs, the adapter', () => {
         { compression },
       );
       const console = await kafkaTool({
+        version,
         main: 'org.apache.kafka.tools.consumer.ConsoleConsumer',
         args: [
           ...['--bootstrap-server', kafka.bootstrap.join(), '--topic', back],
@@ -237,6 +249,7 @@ describeKafka('kafkajs, the adapter', () => {
     const eachHas = (count: number) => until(() => all.every(({ mine }) => mine.size === count));
     await eachHas(6);
     const java = await kafkaTool({
+      version,
       main: 'org.apache.kafka.tools.consumer.ConsoleConsumer',
       args: ['--bootstrap-server', kafka.bootstrap.join(), '--topic', topic, '--group', groupId],
     });
@@ -568,7 +581,7 @@ describeKafka('kafkajs, the adapter', () => {
   });
 
   it('lets brokers make topics that make them', async () => {
-    const making = await startKafka({ autoCreate: true });
+    const making = await startKafka({ version, autoCreate: true });
     closers.push(() => making.stop());
     const client = await connect('none', { brokers: making.bootstrap });
     expect(await client.partitions('asked')).toBe(1);
