@@ -54,7 +54,7 @@ const track = (child: ChildProcess): Running => {
     exited,
     output: () => tail,
     signal: name => void child.kill(name),
-    stop: async (patience = 10_000) => {
+    stop: async (patience = 30_000) => {
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), patience);
       await exited;

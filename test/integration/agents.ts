@@ -16,7 +16,7 @@ const root = resolve(import.meta.dirname, '../..');
 export const folder = mkdtempSync(join(tmpdir(), 'beside-flume-'));
 export const removeFolder = (): void => rmSync(folder, { recursive: true, force: true });
 
-export const until = async (what: string, holds: () => boolean | Promise<boolean>, timeout = 30_000): Promise<void> => {
+export const until = async (what: string, holds: () => boolean | Promise<boolean>, timeout = 90_000): Promise<void> => {
   const late = AbortSignal.timeout(timeout);
   while (!(await Promise.resolve(holds()).catch(() => false))) {
     if (late.aborted) throw new Error(`waited too long until ${what}`);
