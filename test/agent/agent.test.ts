@@ -73,7 +73,7 @@ describe('agent', () => {
     );
     await until(() => books()[0]!.delivered === 1500);
     expect(counters('SINK.k1')['EventDrainSuccessCount']! + counters('SINK.k2')['EventDrainSuccessCount']!).toBe(1500);
-    await agent.stop({ timeout: 10_000 });
+    await agent.stop({ timeout: 60_000 });
     expect(books()[0]!.snapshot()).toMatchObject({ accepted: 1500, delivered: 1500, held: 0, copied: 0 });
     expect(books()[0]!.difference).toBe(0);
   });
@@ -83,7 +83,7 @@ describe('agent', () => {
       `a1.sources = r1\na1.channels = c1 c2\na1.sinks = k1 k2\n${seq('r1', 100, 'c1 c2')}${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
     );
     await until(() => books()[0]!.delivered === 200);
-    await agent.stop({ timeout: 10_000 });
+    await agent.stop({ timeout: 60_000 });
     expect(counters('SINK.k1')['EventDrainSuccessCount']).toBe(100);
     expect(counters('SINK.k2')['EventDrainSuccessCount']).toBe(100);
     expect(agent.ledgers.size).toBe(1);
@@ -100,7 +100,7 @@ a1.sources.r1.selector.mapping.US = c2
 ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
     );
     await until(() => books()[0]!.delivered === 30 && books()[0]!.filtered === 100);
-    await agent.stop({ timeout: 10_000 });
+    await agent.stop({ timeout: 60_000 });
     expect(counters('SINK.k1')['EventDrainSuccessCount']).toBe(0);
     expect(counters('SINK.k2')['EventDrainSuccessCount']).toBe(30);
     expect(books()[0]!.difference).toBe(0);
@@ -121,7 +121,7 @@ ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
     );
     await new Promise(resolve => taken.close(resolve));
     await until(() => agent.troubles.size === 0);
-    await agent.stop({ timeout: 10_000 });
+    await agent.stop({ timeout: 60_000 });
   });
 
   it('knows from a file channel how far files were read, whatever the position file says', async () => {
@@ -133,13 +133,13 @@ ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
     writeFileSync(join(dir, 'app.log'), 'one\ntwo\n');
     const first = await start(configuration);
     await has(2, first.counters);
-    await first.agent.stop({ timeout: 5000 });
+    await first.agent.stop({ timeout: 60_000 });
     rmSync(join(dir, 'positions.json'));
     appendFileSync(join(dir, 'app.log'), 'three\n');
     const second = await start(configuration);
     await has(3, second.counters);
     expect(second.counters('SOURCE.r1')['EventReceivedCount']).toBe(1);
-    await second.agent.stop({ timeout: 5000 });
+    await second.agent.stop({ timeout: 60_000 });
   });
 
   it('stops a source that waits for its channel to open', async () => {
@@ -147,7 +147,7 @@ ${memory('c1')}${memory('c2')}${discard('k1', 'c1')}${discard('k2', 'c2')}`,
     writeFileSync(join(dir, 'file'), '');
     const { agent, log } = await start(tailIntoFiles(dir, join(dir, 'file')));
     await until(() => log.entries.some(({ message }) => message.includes('c1 can not be opened')));
-    await agent.stop({ timeout: 5000 });
+    await agent.stop({ timeout: 60_000 });
   });
 
   it('gives up a drain that takes too long, and says how much was held', async () => {
