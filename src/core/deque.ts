@@ -25,6 +25,11 @@ export class Deque<T> {
     return this.#length === 0 ? undefined : this.#ring[this.#head];
   }
 
+  /** The last one. */
+  last(): T | undefined {
+    return this.#ring[(this.#head + this.#length - 1) & (this.#ring.length - 1)];
+  }
+
   shift(): T | undefined {
     if (this.#length === 0) return undefined;
     const value = this.#ring[this.#head];

@@ -34,7 +34,8 @@ export interface CodecOptions {
   readonly keys: Readonly<Record<string, string>>;
 }
 
-type Fields = Omit<FrameHeader, 'crc' | 'length' | 'kind'>;
+/** What of a frame's header is known before its payload is sealed. */
+export type Fields = Omit<FrameHeader, 'crc' | 'length' | 'kind' | 'offsets'>;
 /** A payload as it is written, and the flags that say so. */
 export type Sealed = Pick<Payload, 'pieces' | 'length'> & { readonly flags: number };
 

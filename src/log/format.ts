@@ -5,7 +5,7 @@
  * file is used again when it is consumed, so what follows may be zeros, or frames of its former life.
  *
  *      0  8  "MILLRACE"
- *      8  2  version, 1
+ *      8  2  version, 2
  *     10  2  0
  *     12  4  CRC of the header, with these four bytes 0
  *     16 16  log id: which log it belongs to
@@ -14,19 +14,20 @@
  *     48  4  salt: random, the starting value of every CRC in this segment
  *     52 76  0, or what encryption needs: see codec.ts
  *
- * **Frame**: one put. A header of 32 bytes, the payload, zeros up to a multiple of 8.
+ * **Frame**: one put, or several that waited together and lie behind each other in memory. A header of 32 bytes, the payload,
+ * the offsets, zeros up to a multiple of 8.
  *
- *      0  4  length of the payload
- *      4  4  CRC of the header, with the CRC of the payload in these four bytes
+ *      0  4  length of the payload and the offsets
+ *      4  4  CRC of the header, with the CRC of the payload and the offsets in these four bytes
  *      8  1  kind of payload: 1 block, 2 events; see payload.ts
  *      9  1  flags: 1 last of its group, 2 payload is gzip, 4 payload is zstd
- *     10  2  length of the offsets that the payload begins with
+ *     10  2  length of the offsets
  *     12  4  number of events
  *     16  8  sequence number of its first event
  *     24  8  group, in the high 16 bits; bytes of all events up to its last, in the low 48
  *
  * **Offsets** say how far sources have come: for each, its key and its value, a length (1 byte, 2 bytes) and UTF-8. A frame has
- * that of its own batch, the first one of a segment all that are known, so that the last segment has them all.
+ * that of its last batch, the first one of a segment all that are known, so that the last segment has them all.
  *
  * Sequence numbers count events, so that a hole says how many are missing. The CRC covers the length and the sequence
  * number, and starts from the segment's salt: an old frame in a file that is used again is not taken for a new one.
@@ -46,7 +47,7 @@ import { MillraceError } from '../core/errors.ts';
 export const headerSize = 128;
 export const frameHeaderSize = 32;
 const magic = Buffer.from('MILLRACE');
-const version = 1;
+const version = 2;
 
 /** What the header of a segment says. */
 export interface SegmentHeader {
@@ -60,11 +61,12 @@ export interface SegmentHeader {
 
 /** What the header of a frame says. */
 export interface FrameHeader {
+  /** Of the payload and the offsets. */
   readonly length: number;
   readonly crc: number;
   readonly kind: number;
   readonly flags: number;
-  /** Bytes of the payload that are offsets. */
+  /** Bytes of the offsets. */
   readonly offsets: number;
   readonly count: number;
   readonly seq: number;
@@ -125,9 +127,9 @@ export const newer = (path: string, found: number): MillraceError =>
     `${path} has format version ${found}; this version of millrace knows ${version} only. Use the version that wrote it.`,
   );
 
-/** The CRC of what follows a frame's header. Of nothing at all zlib says 0, and forgets what came before. */
-export const sumOf = (pieces: readonly Buffer[]): number => {
-  let sum = 0;
+/** The CRC of what follows a frame's header; `before` is that of what is before the pieces. Of nothing zlib says 0, and forgets that. */
+export const sumOf = (pieces: readonly Buffer[], before = 0): number => {
+  let sum = before;
   for (const piece of pieces) if (piece.length > 0) sum = crc32(piece, sum);
   return sum;
 };

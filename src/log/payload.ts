@@ -1,8 +1,8 @@
 /**
  * What is in a frame: a batch.
  *
- * **Block**: length of the headers (4 bytes), the headers, the ends of the bodies (4 bytes each), and the bytes just as they
- * came. Nobody visits the events.
+ * **Block**: the bytes just as they came, the ends of the bodies (4 bytes each), the headers, length of the headers (4 bytes).
+ * Nobody visits the events. The bytes come first, so that others may follow them while it waits.
  *
  * **Events**: for each, the length of its headers plus one (4 bytes) and the headers, or 0 if they are the same as those
  * before; the length of its body (4 bytes) and the body.
@@ -13,7 +13,7 @@
  * @module
  */
 import { toUSVString } from 'node:util';
-import { Batch, newHeaders, noHeaders, type FlumeEvent, type Headers } from '../core/event.ts';
+import { Batch, newHeaders, noHeaders, type Block, type FlumeEvent, type Headers } from '../core/event.ts';
 
 export const kind = { block: 1, events: 2 } as const;
 
@@ -24,20 +24,23 @@ export interface Payload {
   readonly length: number;
 }
 
-/** In the memory of the first piece, `room` bytes are free before it. */
-export const encodePayload = (batch: Batch, room = 0): Payload => {
+export const encodePayload = (batch: Batch): Payload => {
   const { block } = batch;
-  if (block === undefined) {
-    const bytes = encodeEvents(batch.events, room);
-    return { kind: kind.events, pieces: [bytes], length: bytes.length };
-  }
-  const head = encodeHeaders(block.headers);
-  const before = Buffer.allocUnsafe(room + 4 + head.length + 4 * block.ends.length);
-  before.writeUInt32LE(head.length, room);
-  head.copy(before, room + 4);
-  putEnds(before, room + 4 + head.length, block.ends);
-  const length = before.length - room + block.bytes.length;
-  return { kind: kind.block, pieces: [before.subarray(room), block.bytes], length };
+  if (block !== undefined) return encodeBlocks(block.bytes, [block]);
+  const bytes = encodeEvents(batch.events);
+  return { kind: kind.events, pieces: [bytes], length: bytes.length };
+};
+
+/** Of blocks under the same headers; `bytes` are those of all of them. */
+export const encodeBlocks = (bytes: Buffer, blocks: readonly Block[]): Payload => {
+  const [{ headers }] = blocks as readonly [Block, ...Block[]];
+  const head = encodeHeaders(headers);
+  const count = blocks.reduce((sum, { ends }) => sum + ends.length, 0);
+  const behind = Buffer.allocUnsafe(4 * count + head.length + 4);
+  putEnds(behind, blocks, count);
+  head.copy(behind, 4 * count);
+  behind.writeUInt32LE(head.length, behind.length - 4);
+  return { kind: kind.block, pieces: [bytes, behind], length: bytes.length + behind.length };
 };
 
 /** The batch of a payload, over the same memory. Throws a RangeError if it is not one. */
@@ -49,24 +52,31 @@ export const decodePayload = (of: number, count: number, bytes: Buffer): Batch =
 
 const littleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-const putEnds = (bytes: Buffer, at: number, ends: Uint32Array): void => {
-  if (littleEndian) bytes.set(new Uint8Array(ends.buffer, ends.byteOffset, ends.byteLength), at);
-  else for (let i = 0; i < ends.length; i++) bytes.writeUInt32LE(ends[i] as number, at + 4 * i);
+const putEnds = (bytes: Buffer, blocks: readonly Block[], count: number): void => {
+  const all = new Uint32Array(count);
+  let [at, start] = [0, 0];
+  for (const { ends, bytes: own } of blocks) {
+    for (let i = 0; i < ends.length; i++) all[at++] = start + (ends[i] as number);
+    start += own.length;
+  }
+  if (littleEndian) bytes.set(new Uint8Array(all.buffer), 0);
+  else for (let i = 0; i < count; i++) bytes.writeUInt32LE(all[i] as number, 4 * i);
 };
 
 const decodeBlock = (bytes: Buffer, count: number): Batch => {
-  const size = bytes.readUInt32LE(0);
-  const at = 4 + size;
+  const headersEnd = bytes.length - 4;
+  const headersAt = headersEnd - bytes.readUInt32LE(headersEnd);
+  const at = headersAt - 4 * count;
+  if (at < 0) throw new RangeError('block without its ends');
   const ends = new Uint32Array(count);
-  if (at + 4 * count > bytes.length) throw new RangeError('block without its ends');
-  if (littleEndian) new Uint8Array(ends.buffer).set(bytes.subarray(at, at + 4 * count));
+  if (littleEndian) new Uint8Array(ends.buffer).set(bytes.subarray(at, headersAt));
   else for (let i = 0; i < count; i++) ends[i] = bytes.readUInt32LE(at + 4 * i);
-  const body = bytes.subarray(at + 4 * count);
-  if ((ends.at(-1) ?? -1) + 1 !== body.length) throw new RangeError('block of the wrong length');
-  return Batch.ofBlock({ bytes: body, ends, headers: decodeHeaders(bytes.subarray(4, at)) });
+  if ((ends.at(-1) ?? -1) + 1 !== at) throw new RangeError('block of the wrong length');
+  const headers = decodeHeaders(bytes.subarray(headersAt, headersEnd));
+  return Batch.ofBlock({ bytes: bytes.subarray(0, at), ends, headers });
 };
 
-const encodeEvents = (events: readonly FlumeEvent[], room: number): Buffer => {
+const encodeEvents = (events: readonly FlumeEvent[]): Buffer => {
   let length = 8 * events.length;
   let last: Headers | undefined;
   const heads = events.map(({ headers, body }) => {
@@ -77,8 +87,8 @@ const encodeEvents = (events: readonly FlumeEvent[], room: number): Buffer => {
     length += head.length;
     return head;
   });
-  const bytes = Buffer.allocUnsafe(room + length);
-  let at = room;
+  const bytes = Buffer.allocUnsafe(length);
+  let at = 0;
   for (const [i, { body }] of events.entries()) {
     const head = heads[i];
     at = bytes.writeUInt32LE(head === undefined ? 0 : head.length + 1, at);
@@ -86,7 +96,7 @@ const encodeEvents = (events: readonly FlumeEvent[], room: number): Buffer => {
     at = bytes.writeUInt32LE(body.length, at);
     at += body.copy(bytes, at);
   }
-  return bytes.subarray(room);
+  return bytes;
 };
 
 const decodeEvents = (bytes: Buffer, count: number): FlumeEvent[] => {

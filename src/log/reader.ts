@@ -36,14 +36,14 @@ export class LogReader {
     return this.#seq;
   }
 
-  /** Goes on at this batch: what is before it was in memory. */
-  async moveTo({ seq, bytesBefore, segment, offset }: Place): Promise<void> {
+  /** Goes on at this batch, which may be in the middle of its frame: what is before it was in memory. */
+  async moveTo({ seq, bytesBefore, segment, offset, frame }: Place): Promise<void> {
     if (segment !== this.#segment) await this.#leave();
     this.#segment = segment;
     this.#seq = seq;
     this.#bytes = bytesBefore;
     this.#frames = undefined;
-    await this.#enter(offset);
+    await this.#enter(offset, frame);
   }
 
   /** The next batches, at least one if there is one, and no more than about `maxBytes`. Each has its position. */
@@ -92,12 +92,13 @@ export class LogReader {
     await this.#enter();
   }
 
-  async #enter(offset?: number): Promise<void> {
+  /** At its beginning, or at a frame in it that begins with event `first`. */
+  async #enter(offset?: number, first?: number): Promise<void> {
     const segment = this.#segment as Segment;
     try {
       this.#file ??= await this.#disk.open(segment.path, 'read');
       this.#codec = this.#log.codecOf(segment);
-      this.#frames = new FrameReader(this.#file, segment.header, offset, offset === undefined ? undefined : this.#seq);
+      this.#frames = new FrameReader(this.#file, segment.header, offset, first);
     } catch (thrown) {
       // Looked for again from its beginning, if it is there.
       this.#segment = undefined;
@@ -148,11 +149,12 @@ export class LogReader {
   async #wanted(frame: Frame, segment: Segment): Promise<Batch[]> {
     const { seq, count, bytesAfter } = frame.header;
     const end = seq + count;
+    const from = Math.max(seq, this.#seq);
     // It was read before, and is only passed on the way.
     if (end <= this.#seq) return [];
     let batch: Batch | undefined;
     try {
-      if (this.#log.acked.skip(seq) < end)
+      if (this.#log.acked.skip(from) < end)
         batch = (await this.#decoded(frame)).placed([{ log: this.#log.life, first: seq, count }]);
     } catch (thrown) {
       // It may be read where there is what it needs.
@@ -168,7 +170,7 @@ export class LogReader {
     this.#seq = end;
     this.#bytes = bytesAfter;
     if (batch === undefined) return [];
-    return this.#log.acked.heldIn(seq, end).map(([from, to]) => batch.slice(from - seq, to - seq));
+    return this.#log.acked.heldIn(from, end).map(([start, stop]) => batch.slice(start - seq, stop - seq));
   }
 
   async #decoded({ header, payload }: Frame): Promise<Batch> {

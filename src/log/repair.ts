@@ -238,9 +238,9 @@ const firstFrame = async (
   const { payload } = frame;
   const length = offsets.length + payload.length;
   const head = Buffer.alloc(frameHeaderSize);
-  encodeFrameHeader(head, { ...frame.header, length, offsets: offsets.length }, header.salt, sumOf([offsets, payload]));
+  encodeFrameHeader(head, { ...frame.header, length, offsets: offsets.length }, header.salt, sumOf([payload, offsets]));
   const padding = Buffer.alloc(frameSize(length) - frameHeaderSize - length);
-  return { pieces: [head, offsets, payload, padding], start: start + frameSpan(frame) };
+  return { pieces: [head, payload, offsets, padding], start: start + frameSpan(frame) };
 };
 
 /** Bytes per read. */

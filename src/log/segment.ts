@@ -53,8 +53,8 @@ export interface Frame {
   readonly header: FrameHeader;
   /** Where in its file it begins. */
   readonly at: number;
-  readonly offsets: Buffer;
   readonly payload: Buffer;
+  readonly offsets: Buffer;
 }
 
 export const segmentName = (first: number): string => `${String(first).padStart(20, '0')}.seg`;
@@ -140,7 +140,8 @@ export class FrameReader {
     if (!isSound(this.#window, local, header, this.#header.salt)) return undefined;
     const start = local + frameHeaderSize;
     const content = this.#window.subarray(start, start + header.length);
-    return { header, at, offsets: content.subarray(0, header.offsets), payload: content.subarray(header.offsets) };
+    const end = header.length - header.offsets;
+    return { header, at, payload: content.subarray(0, end), offsets: content.subarray(end) };
   }
 
   /** Sees to it that the window has `size` bytes from `at` on; false if the file does not. */

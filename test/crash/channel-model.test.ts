@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Channel } from '../../src/core/channel.ts';
 import type { Delivery } from '../../src/core/delivery.ts';
+import { Batch, noHeaders } from '../../src/core/event.ts';
 import { inScope, Scope } from '../../src/core/scope.ts';
 import { createSource, event, fileChannel } from '../../src/index.ts';
 import { FakeClock, recordingLog, seededRandom } from '../../src/testing/index.ts';
@@ -66,6 +67,7 @@ class Real {
   #emit!: (put: Put) => void;
   #taken: Delivery[] = [];
   readonly #log = recordingLog();
+  #memory = Buffer.alloc(512 * 1024);
 
   constructor(seed: number) {
     this.#disk = new CrashDisk(seededRandom(seed));
@@ -89,10 +91,8 @@ class Real {
       createSource<ReturnType<typeof event>, Put>(
         emitter => {
           this.#emit = put => {
-            emitter.emit(
-              put.numbers.map(number => event(`${number} `.padEnd(100 + ((number * 37) % 400), 'x'))),
-              put,
-            );
+            const texts = put.numbers.map(number => `${number} `.padEnd(100 + ((number * 37) % 400), 'x'));
+            emitter.emit(put.numbers.length % 2 === 0 ? texts.map(text => event(text)) : this.#block(texts), put);
           };
           return { settled: (put, what) => void (put.answer = what === 'acked' ? 'acked' : 'failed') };
         },
@@ -101,6 +101,16 @@ class Real {
       this.#channel.output({ batchSize: mostEvents, redelivery }).subscribe(delivery => void taken.push(delivery));
       await this.#quiet();
     });
+  }
+
+  /** Behind the one before in memory, as if they had been read at once. */
+  #block(texts: readonly string[]): Batch {
+    const text = texts.map(line => `${line}\n`).join('');
+    let end = -1;
+    const ends = Uint32Array.from(texts, line => (end += line.length + 1));
+    const bytes = this.#memory.subarray(0, this.#memory.write(text));
+    this.#memory = this.#memory.subarray(bytes.length);
+    return Batch.ofBlock({ bytes, ends, headers: noHeaders });
   }
 
   async #quiet(): Promise<void> {

@@ -47,6 +47,8 @@ export const sights = [
   'several lives',
   'live read',
   'hole that is reported',
+  'several puts in a frame',
+  'read from the middle of a frame',
 ] as const;
 export type Sight = (typeof sights)[number];
 
@@ -87,6 +89,10 @@ class Truth {
   readonly offsets: (SourceOffset & { readonly end: number })[];
   /** When each was done with, by number. */
   readonly doneAt: number[] = [];
+  /** Where those of this life are. */
+  readonly places: Place[] = [];
+  /** After a sync that failed something was reported to be lost: what of it is done with is known to the log only. */
+  told = false;
   /** Asked for and not answered, in order. */
   pending: Batch[] = [];
   /** Failed together, and nothing was confirmed since: a crash may bring them back. */
@@ -284,6 +290,8 @@ export class Lab {
   #broken: Error | undefined;
   #doubtful = false;
   #lifeAt = 0;
+  /** Of what a source has read at once, what it has not put yet. */
+  #pieces: Batch[] = [];
 
   constructor(seed: number, subject: Subject) {
     this.#subject = subject;
@@ -309,6 +317,7 @@ export class Lab {
     for (let life = 1; life <= lives; life++) {
       if (life > 1) this.seen.add('several lives');
       this.#images = [];
+      this.#pieces = [];
       this.#lifeAt = this.trace.push(`life ${life}`);
       try {
         await this.#live(found);
@@ -411,6 +420,7 @@ export class Lab {
     }
     // A sync that failed may have cost what was confirmed before it; the log can only say so.
     const { fsync } = options;
+    if (fsync === 'commit' || !disk.doubtful) await settled(this.#readFrom(log, disk, truth), 'reading from a put on');
     if (fsync === 'commit' || !disk.doubtful) this.#checkCounters(log, truth);
     this.#throwBroken();
 
@@ -443,18 +453,20 @@ export class Lab {
         reports.push(problem);
         this.trace.push(`report: ${problem.message}`);
         const { fsync } = this.#setting.options;
-        if (fsync !== 'commit' && disk.doubtful) return;
-        if (truth !== undefined && 'code' in problem && problem.code === 'MR_DATA_LOST')
-          this.#broken ??= new Broken(`said to be lost, and it is not: ${problem.message}`);
+        if (truth === undefined || !('code' in problem) || problem.code !== 'MR_DATA_LOST') return;
+        if (fsync !== 'commit' && disk.doubtful) truth.told = true;
+        else this.#broken ??= new Broken(`said to be lost, and it is not: ${problem.message}`);
       },
     });
   }
 
   /** True if it was confirmed, false if it failed. */
   #put(disk: CrashDisk, log: EventLog, truth: Truth): Promise<boolean> {
-    const some = this.#setting.uniform ? uniformBatch() : randomBatch(this.#random);
+    const some = this.#setting.uniform ? uniformBatch() : this.#nextBatch();
     // Of some it is known how far their source had come.
-    const known = this.#random() < 0.4 ? { key: pick(this.#random, ['s', 't']), value: String(serial++) } : undefined;
+    const value = String(serial++).padStart(6, '0');
+    const isKnown = this.#setting.uniform || this.#random() < 0.4;
+    const known = isKnown ? { key: pick(this.#random, ['s', 't']), value } : undefined;
     const batch = some.upTo(known);
     truth.pending.push(batch);
     this.trace.push(`put ${batch.length}`);
@@ -475,6 +487,10 @@ export class Lab {
             () => `put at ${place.seq}, and ${truth.events.length} are before it`,
           );
           truth.confirm(batch);
+          const before = truth.places.at(-1);
+          if (place.segment === before?.segment && place.offset === before.offset)
+            this.seen.add('several puts in a frame');
+          truth.places.push(place);
           this.trace.push(`confirmed up to ${truth.events.length}`);
           return true;
         });
@@ -490,6 +506,45 @@ export class Lab {
     });
   }
 
+  /** One of its own, or a piece of a larger one: pieces lie behind each other in memory. */
+  #nextBatch(): Batch {
+    const random = this.#random;
+    const piece = this.#pieces.shift();
+    if (piece !== undefined) return piece;
+    let rest = randomBatch(random);
+    if (rest.block === undefined || random() < 0.3) return rest;
+    while (rest.length > 1) {
+      const [first, others] = rest.split(1 + Math.floor(random() * (rest.length - 1)));
+      this.#pieces.push(first);
+      rest = others;
+    }
+    this.#pieces.push(rest);
+    return this.#pieces.shift() as Batch;
+  }
+
+  /** Whoever begins with any put reads what is behind it, and nothing else. */
+  async #readFrom(log: EventLog, disk: CrashDisk, truth: Truth): Promise<void> {
+    const places = truth.places.filter(({ segment }) => log.segments.includes(segment));
+    if (places.length === 0) return;
+    const inMiddle = places.filter(({ seq, frame }) => seq > frame);
+    const place = pick(this.#random, inMiddle.length > 0 ? inMiddle : places);
+    if (inMiddle.length > 0) this.seen.add('read from the middle of a frame');
+    const reader = new this.#subject.LogReader(log, disk);
+    await reader.moveTo(place);
+    const read = await drain(reader);
+    await reader.close();
+    const wanted = [...truth.events.keys()].filter(number => number >= place.seq && !truth.isDone(number));
+    ensure(
+      JSON.stringify([...read.keys()]) === JSON.stringify(wanted),
+      () => `read from ${place.seq} on: ${[...read.keys()].join()}, and not ${wanted.join()}`,
+    );
+    for (const [number, event] of read)
+      ensure(
+        same(event, truth.events[number] as FlumeEvent),
+        () => `event ${number} was read otherwise than it was put`,
+      );
+  }
+
   #doneSome(log: EventLog, truth: Truth): void {
     for (let times = this.#setting.scattered ? Math.floor(this.#random() * 30) : 1; times > 0; times--)
       this.#done(log, truth);
@@ -498,7 +553,7 @@ export class Lab {
   #done(log: EventLog, truth: Truth): void {
     const random = this.#random;
     const open = truth.events.map((_, number) => number).filter(number => !truth.isDone(number));
-    if (open.length === 0) return;
+    if (open.length === 0 || truth.told) return;
     const { scattered } = this.#setting;
     const start = !scattered && random() < 0.6 ? (open[0] as number) : pick(random, open);
     const most = start + 1 + (scattered ? 0 : Math.floor(random() * 30));
@@ -578,6 +633,7 @@ export class Lab {
   }
 
   #crash(disk: CrashDisk, truth: Truth, cut: boolean, phase: string): void {
+    if (truth.told) return;
     const random = this.#random;
     const image = cut ? disk.cut(random) : disk.kill(random);
     this.seen.add(cut ? 'power cut' : 'kill');
@@ -730,6 +786,7 @@ export class Lab {
   #tail(log: EventLog, delivered: Delivered, { confirmed, maybe, truth }: Known): readonly Batch[] {
     const count = log.end - confirmed;
     if (count <= 0) return [];
+    let found: readonly Batch[] | undefined;
     for (const batches of maybe) {
       const events: FlumeEvent[] = [];
       let here = 0;
@@ -746,10 +803,16 @@ export class Lab {
         })
       )
         continue;
+      const own = batches.slice(0, here);
+      found ??= own;
+      // Empty events look alike; then the offsets tell which puts these are.
+      const last = new Map(own.flatMap(({ sourceOffset: at }) => (at === undefined ? [] : [[at.key, at.value]])));
+      if (![...last].every(([key, value]) => log.offsets.get(key) === value)) continue;
       this.seen.add('put that was not confirmed is there');
       if (batches !== maybe.at(-1)) this.seen.add('put that failed is there');
-      return batches.slice(0, here);
+      return own;
     }
+    if (found !== undefined) return found;
     throw new Broken(
       `invention: ${count} events behind the ${confirmed} confirmed ones (${truth.events.length} later) are no puts that were under way`,
     );

@@ -96,6 +96,14 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     by: 'crash',
     patches: [['log.ts', groupWrite, 'await file.write(pieces, segment.length).catch(() => file.sync());']],
   },
+  'forgets how far the source of a put that has joined had come': {
+    by: 'crash',
+    patches: [['draft.ts', 'this.sourceOffset = sourceOffset;', '']],
+  },
+  'reads the whole frame when it begins in its middle': {
+    by: 'crash',
+    patches: [['reader.ts', 'Math.max(seq, this.#seq)', 'seq']],
+  },
   'takes the watermark over a hole': {
     by: 'crash',
     patches: [['acked.ts', 'if (range.start === this.watermark)', 'if (range.start >= this.watermark)']],

@@ -123,20 +123,20 @@ test('a newer version is refused', () => {
     salt: 1,
     extra: Buffer.alloc(76),
   });
-  expect(written.readUInt16LE(8)).toBe(1);
+  expect(written.readUInt16LE(8)).toBe(2);
   const newer = newerHeader(written);
   expect(() => decodeSegmentHeader(newer, '/d/a.seg')).toThrow(
     expect.objectContaining({
       code: 'MR_NEWER_FORMAT',
-      message: expect.stringContaining('/d/a.seg has format version 2'),
+      message: expect.stringContaining('/d/a.seg has format version 3'),
     }),
   );
 });
 
-/** The same header, of version 2, and sound. */
+/** The same header, of version 3, and sound. */
 const newerHeader = (header: Buffer): Buffer => {
   const copy = Buffer.from(header);
-  copy.writeUInt16LE(2, 8);
+  copy.writeUInt16LE(3, 8);
   copy.writeUInt32LE(0, 12);
   copy.writeUInt32LE(crc32(copy), 12);
   return copy;

@@ -240,7 +240,7 @@ describe('refuses', () => {
     await fill(10);
     const path = join(dir, '00000000000000000000.seg');
     const bytes = fs.readFileSync(path);
-    bytes.writeUInt16LE(2, 8);
+    bytes.writeUInt16LE(3, 8);
     bytes.writeUInt32LE(0, 12);
     bytes.writeUInt32LE((await import('node:zlib')).crc32(bytes.subarray(0, 128)), 12);
     fs.writeFileSync(path, bytes);
