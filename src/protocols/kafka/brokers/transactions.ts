@@ -29,20 +29,28 @@ const longestTurn = 60_000;
 /** Not refused, but the coordinator or the offsets are busy with the transaction before. */
 const busy: ReadonlySet<number> = new Set([code.CONCURRENT_TRANSACTIONS, code.UNSTABLE_OFFSET_COMMIT]);
 
-export const createTransactions = (cluster: Cluster): KafkaTransactions => ({
-  begin: async (transactionalId, groupId, of) => {
-    const transactions = new Coordinator(cluster, transactionalId, 'transactions');
-    const group = new Coordinator(cluster, groupId);
-    const transactor = await cluster.orClosed(initialise(transactions));
-    // Not before: until then it may move.
-    const position = await cluster.orClosed(stableOffset(group, of));
-    return new Transactional(cluster, transactions, group, transactor, of, position);
-  },
-  close() {
-    cluster.close();
-    return Promise.resolve();
-  },
-});
+export const createTransactions = (cluster: Cluster): KafkaTransactions => {
+  const known = new Map<string, Coordinator>();
+  const coordinatorOf = (id: string, of: 'group' | 'transactions'): Coordinator => {
+    const coordinator = known.get(`${of} ${id}`) ?? new Coordinator(cluster, id, of);
+    known.set(`${of} ${id}`, coordinator);
+    return coordinator;
+  };
+  return {
+    begin: async (transactionalId, groupId, of) => {
+      const transactions = coordinatorOf(transactionalId, 'transactions');
+      const group = coordinatorOf(groupId, 'group');
+      const transactor = await cluster.orClosed(initialise(transactions));
+      // Not before: until then it may move.
+      const position = await cluster.orClosed(stableOffset(group, of));
+      return new Transactional(cluster, transactions, group, transactor, of, position);
+    },
+    close() {
+      cluster.close();
+      return Promise.resolve();
+    },
+  };
+};
 
 /** Asks; again while the transaction before is not over, or another has to be asked. */
 const ask = <A extends requests.Refusable>(
