@@ -29,9 +29,10 @@ export class Draft {
   byteLength: number;
   /** How far the source has come with the last of them. */
   sourceOffset: SourceOffset | undefined;
+  /** None if it is of events that are no block. */
   readonly #blocks: Block[] = [];
-  /** Of a block: the bytes of all, in one piece. */
-  #bytes: Buffer | undefined;
+  /** Their bytes. */
+  #size = 0;
   #payload: Payload | undefined;
   /** Of as much of the payload as is there. Made while others are being written, so that nobody waits for it. */
   #sum: number;
@@ -48,7 +49,7 @@ export class Draft {
       this.#sum = sumOf(this.#payload.pieces);
     } else {
       this.#blocks.push(block);
-      this.#bytes = block.bytes;
+      this.#size = block.bytes.length;
       this.#sum = sumOf([block.bytes]);
     }
   }
@@ -56,17 +57,16 @@ export class Draft {
   /** Takes this put as well, if it is the next piece of what the source has read. */
   join(put: Put): boolean {
     const { block, length, byteLength, sourceOffset } = put.batch;
-    const bytes = this.#bytes;
     const last = this.#blocks.at(-1);
-    if (block === undefined || bytes === undefined || last === undefined || !adjoin(last, block)) return false;
-    const size = bytes.length + block.bytes.length;
+    if (block === undefined || last === undefined || this.#payload !== undefined || !adjoin(last, block)) return false;
+    const size = this.#size + block.bytes.length;
     if (size > mostJoined || sourceOffset?.key !== this.sourceOffset?.key) return false;
     this.puts.push(put);
     this.count += length;
     this.byteLength += byteLength;
     this.sourceOffset = sourceOffset;
     this.#blocks.push(block);
-    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, size);
+    this.#size = size;
     this.#sum = sumOf([block.bytes], this.#sum);
     return true;
   }
@@ -74,9 +74,9 @@ export class Draft {
   /** Its payload and the sum of it. Nothing joins any more. */
   finish(): { readonly payload: Payload; readonly sum: number } {
     if (this.#payload === undefined) {
-      this.#payload = encodeBlocks(this.#bytes as Buffer, this.#blocks);
+      const [{ bytes: first }] = this.#blocks as [Block, ...Block[]];
+      this.#payload = encodeBlocks(Buffer.from(first.buffer, first.byteOffset, this.#size), this.#blocks);
       this.#sum = sumOf(this.#payload.pieces.slice(1), this.#sum);
-      this.#bytes = undefined;
     }
     return { payload: this.#payload, sum: this.#sum };
   }
