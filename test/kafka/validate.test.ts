@@ -198,10 +198,11 @@ describeKafka('validate --connect', () => {
     });
   });
 
-  it('a broker that tells clients an address where nobody is', async () => {
+  it.each(kafkaVersions)('a broker of Kafka %s that tells clients an address where nobody is', async version => {
     built();
     let listens = 0;
     const kafka = await startKafka({
+      version,
       advertise: port => {
         listens = port;
         return freePort();
