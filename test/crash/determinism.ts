@@ -33,6 +33,14 @@ const inTurn =
   };
 
 Object.assign(zlib, { gzip: inTurn(zlib.gzipSync), gunzip: inTurn(zlib.gunzipSync) });
+if ('zstdCompress' in zlib) {
+  type Sync = (bytes: Buffer) => Buffer;
+  const { zstdCompressSync, zstdDecompressSync } = zlib as unknown as Record<string, Sync>;
+  Object.assign(zlib, {
+    zstdCompress: inTurn(zstdCompressSync as Sync),
+    zstdDecompress: inTurn(zstdDecompressSync as Sync),
+  });
+}
 Object.assign(crypto, {
   randomBytes: (size: number) => Buffer.from(Array.from({ length: size }, () => Math.floor(random() * 256))),
 });

@@ -6,6 +6,7 @@
  */
 import { reseed } from './determinism.ts';
 import { setImmediate as turn } from 'node:timers/promises';
+import zlib from 'node:zlib';
 import { Batch, headers, noHeaders, type FlumeEvent, type Headers, type SourceOffset } from '../../src/core/event.ts';
 import { Codec } from '../../src/log/codec.ts';
 import type { EventLog, Fsync, LogOptions, Place } from '../../src/log/log.ts';
@@ -186,10 +187,13 @@ const callsThatFail: readonly Operation['name'][] = [
   'close',
 ];
 
+/** test/integration/newer-node.test.ts plays histories with a Node.js that has it. */
+const hasZstd = 'zstdCompress' in zlib;
+
 process.env['CRASH_KEY'] = '5ec2e7'.padEnd(64, '0');
 
 export const randomCodec = (random: Random): Codec | undefined => {
-  const compression = random() < 0.2 ? 'gzip' : 'none';
+  const compression = random() >= 0.2 ? 'none' : hasZstd && random() < 0.5 ? 'zstd' : 'gzip';
   const activeKey = random() < 0.2 ? 'k' : undefined;
   // Not given is as good as none, and both are possible.
   if (compression === 'none' && activeKey === undefined && random() < 0.5) return undefined;

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import zlib from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
 import type { Channel } from '../../../src/core/channel.ts';
 import type { Delivery } from '../../../src/core/delivery.ts';
@@ -109,6 +110,8 @@ describe('what was confirmed', () => {
     { maxFileSize: 4096, cacheBytes: 1 },
     { fsync: 'never', compression: 'gzip' },
     { fsync: { interval: 5 }, cacheBytes: 1, compression: 'gzip' },
+    // test/integration/newer-node.test.ts runs this with a Node.js that has it.
+    ...('zstdCompress' in zlib ? [{ maxFileSize: 4096, cacheBytes: 1, compression: 'zstd' as const }] : []),
     { fsyncPerTransaction: false, fsyncInterval: 1 },
   ])('is there with %j', async options => {
     await fill(1000, options);
