@@ -19,9 +19,10 @@ export interface Emitter<T = FlumeEvent, Tag = unknown> {
    * Hands over one delivery. It leaves at once if there is credit, otherwise as soon as there is. `tag` comes back in
    * `settled`: a position, a socket, a response. A source without `pull` bounds by itself how many it hands over.
    *
-   * `offset` says where to go on behind it. Channels that keep it answer {@link SourceContext.offsets}.
+   * `offset` says where to go on behind it. Channels that keep it answer {@link SourceContext.offsets}. `attempts` says how
+   * often these events were emitted and have failed before; default 0.
    */
-  emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset): void;
+  emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset, attempts?: number): void;
   /** The input has ended. The flow completes when everything is settled. */
   complete(): void;
   /**
@@ -200,12 +201,13 @@ class Session<T, Tag> implements Supply<T>, Emitter<T, Tag> {
 
   // --- what the opener's code calls
 
-  emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset): void {
+  emit(events: readonly T[] | Batch<T>, tag?: Tag, offset?: SourceOffset, attempts = 0): void {
     this.#asked = false;
     const batch = events instanceof Batch ? events : Batch.of(events);
     // Without strict order a batch may be in before one that the source sent earlier.
     const strict = this.#options.redelivery?.order !== 'selective';
     const entry = new Entry<T, Tag>(strict ? batch.upTo(offset) : batch, tag as Tag);
+    entry.attempt = attempts;
     if (this.#closing) return this.#abandon(entry);
     this.#queue.push(entry);
     this.#outlet.pump();

@@ -114,7 +114,7 @@ class Connection {
   readonly #closed: Promise<void>;
   #unread: Buffer = nothing;
   #waiting = false;
-  /** How many of the next lines go one by one. */
+  /** How many of the next lines go one by one: they have failed together. */
   #singly = 0;
   /** No more input: of the client's own accord, or because of a stop. */
   #ended = false;
@@ -148,9 +148,12 @@ class Connection {
   settled(batch: Batch, what: Settled, cause: Error | undefined, failed: Batch<unknown> | undefined): void {
     this.#waiting = false;
     if (what === 'released') return this.destroy();
-    if (what === 'nacked' && batch.length > 1 && failed !== undefined && endsWith(batch, failed))
+    if (what === 'nacked' && batch.length > 1 && failed !== undefined && endsWith(batch, failed)) {
       this.#oneByOne(batch, failed.length);
-    else if (this.#options.ackEveryEvent) this.#answer(batch, cause, failed);
+      // Never from within the nack.
+      return this.#context.clock.soon(() => this.#next());
+    }
+    if (this.#options.ackEveryEvent) this.#answer(batch, cause, failed);
     this.#next();
   }
 
@@ -210,7 +213,8 @@ class Connection {
   #emitLines(): boolean {
     const block = cutLines(this.#unread, noHeaders, this.#singly > 0 ? 1 : Infinity);
     if (block === undefined) return false;
-    if (this.#singly > 0) this.#singly--;
+    const attempts = this.#singly > 0 ? 1 : 0;
+    this.#singly -= attempts;
     let batch = Batch.ofBlock(block);
     const long = this.#longLine(batch);
     if (long === 0) return false;
@@ -219,7 +223,7 @@ class Connection {
     this.#waiting = true;
     // Before emit(), which may come back with the answer.
     this.#socket.pause();
-    this.#emitter.emit(batch, { connection: this, batch });
+    this.#emitter.emit(batch, { connection: this, batch }, undefined, attempts);
     return true;
   }
 

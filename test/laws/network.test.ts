@@ -74,7 +74,8 @@ const http = (tuning: SourceTuning) => {
 };
 
 const specs: SourceSpec[] = [
-  { name: 'netcat', make: netcat, headers: false },
+  // A connection has one delivery at a time.
+  { name: 'netcat', make: netcat, headers: false, maxInFlight: { deliveries: 1 } },
   { name: 'http', make: http, order: 'none' },
 ].map(spec => ({ ...spec, clock: 'real', bodies: 'lines', replayable: false, reports: true }) as SourceSpec);
 

@@ -70,9 +70,9 @@ describe('what does not join', () => {
   ])('%s', (_, one, other) => expect(joins(one, other)).toBe(false));
 
   test('more than a frame should have', () => {
-    const [one, other] = read(['x'.repeat(200_000), 'y'.repeat(100_000)]).split(1);
+    const [one, other] = read(['x'.repeat(400_000), 'y'.repeat(200_000)]).split(1);
     expect(joins(one, other)).toBe(false);
-    const [little, more] = read(['x'.repeat(100_000), 'y'.repeat(100_000)]).split(1);
+    const [little, more] = read(['x'.repeat(200_000), 'y'.repeat(200_000)]).split(1);
     expect(joins(little, more)).toBe(true);
   });
 

@@ -43,7 +43,7 @@ const open = async (port: number) => {
   return { socket, answered, closed };
 };
 
-const bodies = (received: FlumeEvent[]) => received.map(({ body }) => body.toString());
+const bodies = (received: readonly FlumeEvent[]) => received.map(({ body }) => body.toString());
 
 describe('netcat source', () => {
   it('answers OK to each line, once the sink has it', async () => {
@@ -184,6 +184,28 @@ describe('netcat source', () => {
     await flows.at(-1)!.stop();
     expect(bodies(received)).toEqual(['0', '1', '3']);
     expect(flows.at(-1)!.ledger.difference).toBe(0);
+  });
+
+  it('tries lines that have failed together one by one, later, as what they are: a second attempt', async () => {
+    const seen: string[] = [];
+    let inNext = false;
+    let address: (value: AddressInfo) => void;
+    const listens = new Promise<AddressInfo>(resolve => (address = resolve));
+    const subscription = netcatSource({ port: 0, listening: where => address(where) }).subscribe(delivery => {
+      seen.push(`${bodies(delivery.events).join(' ')}: ${delivery.attempt}${inNext ? ', within' : ''}`);
+      inNext = true;
+      if (delivery.length > 1) delivery.nack(new Error('no room'));
+      else delivery.ack();
+      inNext = false;
+    });
+    const { socket, answered } = await open((await listens).port);
+    socket.write('a\nb\n');
+    await answered(6);
+    socket.write('c\n');
+    await answered(9);
+    subscription.unsubscribe();
+    socket.destroy();
+    expect(seen).toEqual(['a b: 1', 'a: 2', 'b: 2', 'c: 1']);
   });
 
   it('stops reading from a client that does not read its answers', async () => {

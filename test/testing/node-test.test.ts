@@ -9,8 +9,9 @@ beforeAll(built);
 test('the laws run under node:test, in ten lines', () => {
   const dir = mkdtempSync(join(import.meta.dirname, 'node-test-'));
   try {
+    const file = join(dir, 'mine.test.mjs');
     writeFileSync(
-      join(dir, 'mine.test.mjs'),
+      file,
       [
         `import test from 'node:test';`,
         `import { memoryChannel } from 'millrace';`,
@@ -20,7 +21,7 @@ test('the laws run under node:test, in ten lines', () => {
         `for (const law of channelLaws({ name: 'mine', make })) test(law.name, () => law.run({ runs: 50 }));`,
       ].join('\n'),
     );
-    const out = execFileSync(process.execPath, ['--test', '--test-reporter=tap', dir], { encoding: 'utf8' });
+    const out = execFileSync(process.execPath, ['--test', '--test-reporter=tap', file], { encoding: 'utf8' });
     expect(out).toMatch(/# Subtest: C1 a channel never holds more than its capacity/);
     expect(out).toMatch(/^# pass 14$/m);
   } finally {
