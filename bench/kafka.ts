@@ -379,8 +379,11 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<Kafka> => 
     async createTopic(topic, { partitions = 1, replication = nodes.length, configs = {} } = {}) {
       const configEntries = Object.entries(configs).map(([name, value]) => ({ name, value }));
       const made = { topic, numPartitions: partitions, replicationFactor: replication, configEntries };
-      // Waiting for leaders is what kafkajs often gives up on, though the topic exists.
-      await admin(ask => ask.createTopics({ topics: [made], waitForLeaders: false }));
+      // Nodes that have just begun may not have heard of each other: then kafkajs finds no controller, and gives up. Waiting for
+      // leaders is what it often gives up on, too, though the topic exists.
+      await poll(`${topic} is not made`, () =>
+        admin(ask => ask.createTopics({ topics: [made], waitForLeaders: false })),
+      );
       await inSync(topic, partitions);
       await offsetsOf(topic);
     },

@@ -198,32 +198,36 @@ describeKafka('validate --connect', () => {
     });
   });
 
-  it.each(kafkaVersions)('a broker of Kafka %s that tells clients an address where nobody is', async version => {
-    built();
-    let listens = 0;
-    const kafka = await startKafka({
-      version,
-      advertise: port => {
-        listens = port;
-        return freePort();
-      },
-    });
-    try {
-      await kafka.createTopic('out');
-      const conf = [
-        'a1.channels = c1',
-        'a1.sinks = k1',
-        'a1.channels.c1.type = memory',
-        'a1.sinks.k1.type = kafka',
-        'a1.sinks.k1.channel = c1',
-        'a1.sinks.k1.kafka.topic = out',
-        `a1.sinks.k1.kafka.bootstrap.servers = 127.0.0.1:${listens}`,
-      ];
-      const found = await validate(conf.join('\n'), '--connect');
-      expect(found).toMatchObject({ status: 1, codes: ['MR_KAFKA_UNREACHABLE'] });
-      expect(found.said).toContain('note a1.sinks.k1.kafka.topic: topic out has 1 partition');
-    } finally {
-      await kafka.stop();
-    }
-  }, 240_000);
+  it.each(kafkaVersions)(
+    'a broker of Kafka %s that tells clients an address where nobody is',
+    async version => {
+      built();
+      let listens = 0;
+      const kafka = await startKafka({
+        version,
+        advertise: port => {
+          listens = port;
+          return freePort();
+        },
+      });
+      try {
+        await kafka.createTopic('out');
+        const conf = [
+          'a1.channels = c1',
+          'a1.sinks = k1',
+          'a1.channels.c1.type = memory',
+          'a1.sinks.k1.type = kafka',
+          'a1.sinks.k1.channel = c1',
+          'a1.sinks.k1.kafka.topic = out',
+          `a1.sinks.k1.kafka.bootstrap.servers = 127.0.0.1:${listens}`,
+        ];
+        const found = await validate(conf.join('\n'), '--connect');
+        expect(found).toMatchObject({ status: 1, codes: ['MR_KAFKA_UNREACHABLE'] });
+        expect(found.said).toContain('note a1.sinks.k1.kafka.topic: topic out has 1 partition');
+      } finally {
+        await kafka.stop();
+      }
+    },
+    240_000,
+  );
 });
