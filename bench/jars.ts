@@ -6,10 +6,10 @@
  */
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { benchDir } from './processes.ts';
+import { benchDir, madeOnce } from './processes.ts';
 
 export interface JarsOptions {
   /** The folder in the cache. */
@@ -70,21 +70,12 @@ export const jars = (options: JarsOptions): Jars => {
   const home = join(benchDir, '.cache', name);
   const lib = join(home, 'lib');
 
-  const fetchAll = async () => {
-    await mkdir(home, { recursive: true });
-    const fresh = await mkdtemp(join(home, 'fetch-'));
-    try {
-      await writeFile(join(fresh, 'pom.xml'), pom(options));
-      const args = ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib', '-DincludeScope=runtime'];
-      await promisify(execFile)('mvn', args, { cwd: fresh, timeout: 600_000 });
-      for (const [file, content] of Object.entries(files ?? {})) await writeFile(join(fresh, 'lib', file), content);
-      // Appears whole or not at all; whoever comes second keeps the first one's.
-      await rename(join(fresh, 'lib'), lib).catch((cause: unknown) => {
-        if (!existsSync(lib)) throw cause;
-      });
-    } finally {
-      await rm(fresh, { recursive: true });
-    }
+  const fetchAll = async (folder: string) => {
+    await writeFile(join(folder, 'pom.xml'), pom(options));
+    const args = ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib', '-DincludeScope=runtime'];
+    await promisify(execFile)('mvn', args, { cwd: folder, timeout: 600_000 });
+    for (const [file, content] of Object.entries(files ?? {})) await writeFile(join(folder, 'lib', file), content);
+    return join(folder, 'lib');
   };
 
   let classpath: Promise<string> | undefined;
@@ -96,7 +87,7 @@ export const jars = (options: JarsOptions): Jars => {
     },
     classpath: () =>
       (classpath ??= (async () => {
-        if (!existsSync(lib)) await fetchAll();
+        await madeOnce(lib, fetchAll);
         const found = (await readdir(lib)).filter(file => file.endsWith('.jar')).sort();
         // A folder on the class path only if there is something to find: the JVM shares no classes with one.
         const paths = found.map(jar => join(lib, jar));

@@ -6,8 +6,10 @@
 import { fork, spawn, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { on, once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export const benchDir = import.meta.dirname.replace(/[/\\]\.cache[/\\]js[/\\]bench$/, '');
@@ -112,6 +114,23 @@ export const startChild = (module: string, name: string, args: object = {}, node
     told: async <T>(timeout = 60_000) => (await told(timeout)) as T,
     go: () => void child.send('go'),
   };
+};
+
+/**
+ * Makes what is not at `path` yet, in a folder of its own. It appears whole or not at all; whoever comes second keeps the first
+ * one's. `make` is given the folder, and resolves to what is to be at `path`.
+ */
+export const madeOnce = async (path: string, make: (folder: string) => Promise<string>): Promise<void> => {
+  if (existsSync(path)) return;
+  await mkdir(dirname(path), { recursive: true });
+  const folder = await mkdtemp(join(dirname(path), 'fetch-'));
+  try {
+    await rename(await make(folder), path).catch((cause: unknown) => {
+      if (!existsSync(path)) throw cause;
+    });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 };
 
 /** Test files that vitest runs at the same time: each has ports of its own. */

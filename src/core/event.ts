@@ -319,11 +319,15 @@ export const adjoin = (a: Block, b: Block): boolean =>
 /** The bytes of blocks, in order; those that lie behind each other in the same memory are one piece. Nothing is copied. */
 export const piecesOf = (blocks: readonly Block[]): Buffer[] => {
   const pieces: Buffer[] = [];
-  for (const { bytes } of blocks) {
-    const last = pieces.at(-1);
-    if (last?.buffer === bytes.buffer && last.byteOffset + last.length === bytes.byteOffset)
-      pieces[pieces.length - 1] = Buffer.from(last.buffer, last.byteOffset, last.length + bytes.length);
-    else pieces.push(bytes);
+  for (let i = 0; i < blocks.length;) {
+    const { bytes } = blocks[i++] as Block;
+    const { buffer, byteOffset } = bytes;
+    let { length } = bytes;
+    for (let next = blocks[i]?.bytes; next?.buffer === buffer; next = blocks[++i]?.bytes) {
+      if (next.byteOffset !== byteOffset + length) break;
+      length += next.length;
+    }
+    pieces.push(length === bytes.length ? bytes : Buffer.from(buffer, byteOffset, length));
   }
   return pieces;
 };

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { adjoin, type Batch, type Block, type SourceOffset } from '../core/event.ts';
+import { adjoin, Batch, type Block, type SourceOffset } from '../core/event.ts';
 import { sumOf } from './format.ts';
-import { encodeBlocks, encodePayload, type Payload } from './payload.ts';
+import { encodePayload, type Payload } from './payload.ts';
 import type { Place } from './log.ts';
 
 /** A batch, and who waits for it. */
@@ -29,9 +29,9 @@ export class Draft {
   byteLength: number;
   /** How far the source has come with the last of them. */
   sourceOffset: SourceOffset | undefined;
-  /** None if it is of events that are no block. */
-  readonly #blocks: Block[] = [];
-  /** Their bytes. */
+  /** The last one's, if it came as one. */
+  #block: Block | undefined;
+  /** Bytes of all blocks. */
   #size = 0;
   #payload: Payload | undefined;
   /** Of as much of the payload as is there. Made while others are being written, so that nobody waits for it. */
@@ -39,25 +39,24 @@ export class Draft {
 
   constructor(put: Put) {
     const { batch } = put;
-    const { block } = batch;
     this.puts = [put];
     this.count = batch.length;
     this.byteLength = batch.byteLength;
     this.sourceOffset = batch.sourceOffset;
-    if (block === undefined) {
+    this.#block = batch.block;
+    if (this.#block === undefined) {
       this.#payload = encodePayload(batch);
       this.#sum = sumOf(this.#payload.pieces);
     } else {
-      this.#blocks.push(block);
-      this.#size = block.bytes.length;
-      this.#sum = sumOf([block.bytes]);
+      this.#size = this.#block.bytes.length;
+      this.#sum = sumOf([this.#block.bytes]);
     }
   }
 
   /** Takes this put as well, if it is the next piece of what the source has read. */
   join(put: Put): boolean {
     const { block, length, byteLength, sourceOffset } = put.batch;
-    const last = this.#blocks.at(-1);
+    const last = this.#block;
     if (block === undefined || last === undefined || this.#payload !== undefined || !adjoin(last, block)) return false;
     const size = this.#size + block.bytes.length;
     if (size > mostJoined || sourceOffset?.key !== this.sourceOffset?.key) return false;
@@ -65,7 +64,7 @@ export class Draft {
     this.count += length;
     this.byteLength += byteLength;
     this.sourceOffset = sourceOffset;
-    this.#blocks.push(block);
+    this.#block = block;
     this.#size = size;
     this.#sum = sumOf([block.bytes], this.#sum);
     return true;
@@ -74,8 +73,8 @@ export class Draft {
   /** Its payload and the sum of it. Nothing joins any more. */
   finish(): { readonly payload: Payload; readonly sum: number } {
     if (this.#payload === undefined) {
-      const [{ bytes: first }] = this.#blocks as [Block, ...Block[]];
-      this.#payload = encodeBlocks(Buffer.from(first.buffer, first.byteOffset, this.#size), this.#blocks);
+      this.#payload = encodePayload(Batch.concat(this.puts.map(({ batch }) => batch)));
+      // The bytes, which come first, are in it.
       this.#sum = sumOf(this.#payload.pieces.slice(1), this.#sum);
     }
     return { payload: this.#payload, sum: this.#sum };

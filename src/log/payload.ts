@@ -13,7 +13,7 @@
  * @module
  */
 import { toUSVString } from 'node:util';
-import { Batch, newHeaders, noHeaders, type Block, type FlumeEvent, type Headers } from '../core/event.ts';
+import { Batch, newHeaders, noHeaders, type FlumeEvent, type Headers } from '../core/event.ts';
 
 export const kind = { block: 1, events: 2 } as const;
 
@@ -26,19 +26,15 @@ export interface Payload {
 
 export const encodePayload = (batch: Batch): Payload => {
   const { block } = batch;
-  if (block !== undefined) return encodeBlocks(block.bytes, [block]);
-  const bytes = encodeEvents(batch.events);
-  return { kind: kind.events, pieces: [bytes], length: bytes.length };
-};
-
-/** Of blocks under the same headers; `bytes` are those of all of them. */
-export const encodeBlocks = (bytes: Buffer, blocks: readonly Block[]): Payload => {
-  const [{ headers }] = blocks as readonly [Block, ...Block[]];
-  const head = encodeHeaders(headers);
-  const count = blocks.reduce((sum, { ends }) => sum + ends.length, 0);
-  const behind = Buffer.allocUnsafe(4 * count + head.length + 4);
-  putEnds(behind, blocks, count);
-  head.copy(behind, 4 * count);
+  if (block === undefined) {
+    const bytes = encodeEvents(batch.events);
+    return { kind: kind.events, pieces: [bytes], length: bytes.length };
+  }
+  const { bytes, ends } = block;
+  const head = encodeHeaders(block.headers);
+  const behind = Buffer.allocUnsafe(4 * ends.length + head.length + 4);
+  putEnds(behind, ends);
+  head.copy(behind, 4 * ends.length);
   behind.writeUInt32LE(head.length, behind.length - 4);
   return { kind: kind.block, pieces: [bytes, behind], length: bytes.length + behind.length };
 };
@@ -52,15 +48,9 @@ export const decodePayload = (of: number, count: number, bytes: Buffer): Batch =
 
 const littleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-const putEnds = (bytes: Buffer, blocks: readonly Block[], count: number): void => {
-  const all = new Uint32Array(count);
-  let [at, start] = [0, 0];
-  for (const { ends, bytes: own } of blocks) {
-    for (let i = 0; i < ends.length; i++) all[at++] = start + (ends[i] as number);
-    start += own.length;
-  }
-  if (littleEndian) bytes.set(new Uint8Array(all.buffer), 0);
-  else for (let i = 0; i < count; i++) bytes.writeUInt32LE(all[i] as number, 4 * i);
+const putEnds = (bytes: Buffer, ends: Uint32Array): void => {
+  if (littleEndian) bytes.set(new Uint8Array(ends.buffer, ends.byteOffset, ends.byteLength));
+  else for (let i = 0; i < ends.length; i++) bytes.writeUInt32LE(ends[i] as number, 4 * i);
 };
 
 const decodeBlock = (bytes: Buffer, count: number): Batch => {

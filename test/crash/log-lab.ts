@@ -424,8 +424,10 @@ export class Lab {
     }
     // A sync that failed may have cost what was confirmed before it; the log can only say so.
     const { fsync } = options;
-    if (fsync === 'commit' || !disk.doubtful) await settled(this.#readFrom(log, disk, truth), 'reading from a put on');
-    if (fsync === 'commit' || !disk.doubtful) this.#checkCounters(log, truth);
+    if (fsync === 'commit' || !disk.doubtful) {
+      await settled(this.#readFrom(log, disk, truth), 'reading from a put on');
+      this.#checkCounters(log, truth);
+    }
     this.#throwBroken();
 
     state.phase = 'closing';
